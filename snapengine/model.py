@@ -1,0 +1,193 @@
+"""The values that everything else is made of: observations, versions, epochs, references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+Kind = Literal["Created", "MarkerCreated", "VersionDeleted"]
+CREATED: Final = "Created"
+MARKER_CREATED: Final = "MarkerCreated"
+VERSION_DELETED: Final = "VersionDeleted"
+
+Origin = Literal["event", "baseline", "reconcile"]
+EVENT: Final = "event"
+BASELINE: Final = "baseline"
+RECONCILE: Final = "reconcile"
+
+NULL_VERSION: Final = "null"
+"""The version id of objects written while versioning was off or suspended; S3 uses it again and again."""
+
+TimeSource = Literal["event", "listed"]
+
+
+class Observation(NamedTuple):
+    """One report of one fact about one version of one key, kept as it came.
+
+    A fact is what S3 did: `Created`, `MarkerCreated` (a delete marker) or `VersionDeleted` (a version or
+    a marker removed for good). A NamedTuple because a worker makes millions of them.
+    """
+
+    kind: Kind
+    key: str
+    """The object's key, decoded: 1 to 1,024 bytes of UTF-8."""
+    version_id: str
+    """S3's version id; absent, empty and `null` are all `"null"`."""
+    event_time: int
+    """UTC milliseconds. An event's `eventTime`; of a listed entry its `LastModified`; of a removal by
+    absence the page's time."""
+    sequencer: str | None = None
+    size: int | None = None
+    """Bytes; None for markers and removals."""
+    etag: str | None = None
+    """Without quotes."""
+    storage_class: str | None = None
+    origin: Origin = EVENT
+    event_name: str | None = None
+    """S3's name of the event, such as `ObjectCreated:Put` or `LifecycleExpiration:Delete`: the why."""
+    listing: str | None = None
+    """The id of the listing that showed it (or proved its absence); None for events."""
+    page_time: int | None = None
+    """UTC milliseconds by S3's clock, never after the request of the listing's page was evaluated."""
+    position: int | None = None
+    """Place in the listing, from 0; S3 lists the newest version of a key first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """An object as a view shows it: one version of one key."""
+
+    key: str
+    version_id: str
+    size: int | None
+    """Bytes."""
+    etag: str | None
+    event_time: int
+    """UTC milliseconds at which the version came to be, as well as it is known: see `time`."""
+    time: TimeSource = "event"
+    """`listed` if the time is known from a listing only: early by up to a second, by hours for a
+    multipart upload."""
+    storage_class: str | None = None
+    sequencer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """A half-open interval `[start, end)` in UTC milliseconds."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRef:
+    """What a view or a slice is a view of. Resolving it gives the same answer for ever.
+
+    `at` is inclusive; a slice has a `start` and is half-open: it shows `[start, at]`, `at` being the last
+    millisecond before its end.
+    """
+
+    bucket: str
+    prefix: str
+    at: int
+    epoch: int
+    start: int | None = None
+    versions: Literal["last", "all"] = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """What a bucket's writers could vouch for when an epoch was cut; instants in UTC milliseconds."""
+
+    caught_up: int | None = None
+    """Workers had seen their queue empty, or its oldest message was younger than this."""
+    verified: int | None = None
+    """The request of the first page of the newest complete listing of the whole bucket."""
+    baseline_ended: int | None = None
+    """When the first listing of all versions was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A numbered cut through a bucket's log. What it covers never changes."""
+
+    number: int
+    time: int
+    """UTC milliseconds; greater than the epoch's before it."""
+    cover: Mapping[int, int]
+    """For each stream, the number of the last entry that the epoch covers (0: none)."""
+    watermarks: Watermarks = field(default_factory=Watermarks)
+
+
+Level = Literal["provisional", "settled", "verified"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """How much a view can promise, and what that rests on."""
+
+    level: Level
+    watermarks: Watermarks
+    history: Literal["recorded", "surviving"]
+    """`surviving` for instants before the bucket was enabled: built from what still existed then."""
+    reason: str
+    """One plain sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A batch of observations at one place in one stream of a bucket's log. Never changed, never deleted."""
+
+    bucket: str
+    stream: int
+    number: int
+    """From 1, without gaps."""
+    nonce: str
+    """Drawn anew for each batch: tells a lost reply that had landed from another writer's entry."""
+    recorded_at: int
+    """UTC milliseconds by the writer's clock; for people, never for answers."""
+    count: int
+    payload: bytes
+    """An Arrow IPC stream, zstd: see `stores/observation_codec.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketConfig:
+    """What `enable-bucket` settled for a bucket."""
+
+    bucket: str
+    region: str
+    account: str
+    """The owner's AWS account id."""
+    streams: int = 8
+    """How many streams the bucket's log has; it may only grow."""
+    prefix: str = ""
+    """Only keys below it are watched."""
+    queue_url: str | None = None
+    queue_arn: str | None = None
+    dead_letter_queue_url: str | None = None
+    rule_id: str | None = None
+    enabled: bool = True
+    enabled_at: int | None = None
+    """When our notification rule was read back; UTC milliseconds."""
+    versioning_enabled_at: int | None = None
+    """When we switched versioning on, or None where it was on already."""
+    assured: bool = True
+    """False where the waits that AWS asks for were skipped (`--no-wait`)."""
+    baseline_started: int | None = None
+    baseline_ended: int | None = None
+    """The first listing of all versions, UTC milliseconds; history is complete from its end on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """A command that changed something: who, what, when, and how it ended."""
+
+    time: int
+    """UTC milliseconds."""
+    actor: str
+    action: str
+    target: str
+    outcome: str
+    detail: str = ""
