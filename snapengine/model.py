@@ -106,6 +106,8 @@ class Watermarks:
     """The request of the first page of the newest complete listing of the whole bucket."""
     baseline_ended: int | None = None
     """When the first listing of all versions was complete."""
+    enabled_at: int | None = None
+    """Since when S3 has been telling our queue of every change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,3 +193,8 @@ class AuditRecord:
     target: str
     outcome: str
     detail: str = ""
+
+
+def watermarks_of(config: BucketConfig) -> Watermarks:
+    """The watermarks that follow from a bucket's configuration."""
+    return Watermarks(baseline_ended=config.baseline_ended, enabled_at=config.enabled_at)

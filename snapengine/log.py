@@ -1,0 +1,167 @@
+"""Appending to a bucket's log and cutting epochs through it: the protocol, over any `LogStore`.
+
+A stream is a contiguous prefix that only grows at its end. Entry n+1 is put, on condition that it does not
+exist, only by a writer that knows entry n to exist; so nothing ever lands in a stream's past, whatever
+clocks, pauses or retries do. An entry counts once its by-key items are written and it is marked DONE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from secrets import token_hex
+
+from snapengine.errors import LogDamaged
+from snapengine.model import Epoch, LogEntry, Observation, Watermarks
+from snapengine.observation_codec import decode, pack
+from snapengine.ports import Clock, LogStore
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where a batch was committed."""
+
+    bucket: str
+    stream: int
+    number: int
+
+
+class StreamWriter:
+    """Appends to one stream of each bucket, chosen by the writer's identity, one append in flight a bucket.
+
+    What a lost reply does: the put is repeated with the same nonce until its end is known, and finds its
+    own entry if it had landed. If the attempt is given up (the error is raised), the entry may still land
+    later; its observations are then there twice, which changes no answer.
+    """
+
+    def __init__(self, store: LogStore, identity: str, clock: Clock) -> None:
+        self._store = store
+        self._identity = identity
+        self._clock = clock
+        self._tails: dict[str, _Tail] = {}
+
+    async def append(self, bucket: str, observations: Sequence[Observation]) -> list[Committed]:
+        """Commit the observations; when this returns they are in the log, by key, and DONE.
+
+        Identical observations in one call are written once. Raises what the store raises; some of the
+        observations may then be committed, and the call may be repeated.
+        """
+        unique = list(dict.fromkeys(observations))
+        committed: list[Committed] = []
+        completions: list[asyncio.Task[None]] = []
+        try:
+            for chunk, payload in pack(unique):
+                place = await self._put(bucket, len(chunk), payload)
+                committed.append(place)
+                completions.append(asyncio.create_task(complete(self._store, place, chunk)))
+            await asyncio.gather(*completions)
+        except BaseException:
+            for task in completions:
+                task.cancel()
+            await asyncio.gather(*completions, return_exceptions=True)
+            raise
+        return committed
+
+    async def _put(self, bucket: str, count: int, payload: bytes) -> Committed:
+        tail = self._tails.setdefault(bucket, _Tail())
+        async with tail.lock:
+            if tail.stream is None or tail.last is None:
+                tail.stream = await self._choose_stream(bucket)
+                tail.last = await self._store.head(bucket, tail.stream)
+            nonce = token_hex(12)
+            while True:
+                number = tail.last + 1
+                entry = LogEntry(bucket, tail.stream, number, nonce, self._clock(), count, payload)
+                if await self._store.put_entry(entry):
+                    tail.last = number
+                    return Committed(bucket, tail.stream, number)
+                tail.last = await self._store.head(bucket, tail.stream)
+
+    async def _choose_stream(self, bucket: str) -> int:
+        chosen = int.from_bytes(blake2b(self._identity.encode(), digest_size=8).digest(), "big")
+        return chosen % await self._store.streams(bucket)
+
+
+class _Tail:
+    """A writer's place in one bucket: its stream, and the last entry it knows to exist there."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.stream: int | None = None
+        self.last: int | None = None
+
+
+async def complete(store: LogStore, place: Committed, observations: Sequence[Observation]) -> None:
+    """Write an entry's by-key items, a pure function of it, and then its DONE mark. Safe to repeat."""
+    await store.put_by_key(place.bucket, place.stream, place.number, observations)
+    await store.mark_done(place.bucket, place.stream, place.number)
+
+
+class EpochCutter:
+    """Cuts epochs through one bucket's log.
+
+    Reads, all strongly consistent and in this order: the newest epoch, the watermarks, the stream count,
+    the streams' heads. Whoever loses the put starts again from the first read. So an epoch never covers
+    less than its predecessor, nor claims a watermark that it lacks.
+    """
+
+    def __init__(self, store: LogStore, bucket: str, clock: Clock) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._clock = clock
+        self._unfinished: set[tuple[int, int]] = set()
+
+    async def cut(self, *, patient: bool = False) -> Epoch:
+        """Cut an epoch if there is anything new, and return the newest.
+
+        An entry without DONE is completed here, as its writer may be dead. A `patient` cutter stops short
+        of one when it meets it for the first time, so as not to repeat the work of a living writer, and
+        then keeps the last epoch's watermarks.
+        """
+        while True:
+            last = await self._store.newest_epoch(self._bucket)
+            watermarks = await self._store.watermarks(self._bucket)
+            streams = await self._store.streams(self._bucket)
+            before = dict(last.cover) if last else {}
+            numbers = sorted(before.keys() | set(range(streams)))
+            reached = await asyncio.gather(
+                *(self._reach(stream, before.get(stream, 0), patient=patient) for stream in numbers)
+            )
+            cover = {stream: to for stream, (to, _) in zip(numbers, reached, strict=True)}
+            if not all(whole for _, whole in reached):
+                watermarks = last.watermarks if last else Watermarks()
+            if last and cover == before and watermarks == last.watermarks:
+                return last
+            now = self._clock()
+            epoch = Epoch(
+                number=last.number + 1 if last else 1,
+                time=max(now, last.time + 1) if last else now,
+                cover=cover,
+                watermarks=watermarks,
+            )
+            if await self._store.put_epoch(self._bucket, epoch):
+                return epoch
+
+    async def _reach(self, stream: int, covered: int, *, patient: bool) -> tuple[int, bool]:
+        """How far the stream's DONE entries reach without a gap, and whether that is all of it."""
+        head = await self._store.head(self._bucket, stream)
+        if head == covered:
+            return covered, True
+        done = await self._store.done(self._bucket, stream, covered, head)
+        for number in range(covered + 1, head + 1):
+            if number in done:
+                continue
+            if patient and (stream, number) not in self._unfinished:
+                self._unfinished.add((stream, number))
+                return number - 1, False
+            await self._complete(stream, number)
+            self._unfinished.discard((stream, number))
+        return head, True
+
+    async def _complete(self, stream: int, number: int) -> None:
+        entry = await self._store.get_entry(self._bucket, stream, number)
+        if entry is None:
+            raise LogDamaged(f"Entry {number} of stream {stream} of bucket {self._bucket} is missing.")
+        await complete(self._store, Committed(self._bucket, stream, number), decode(entry.payload))

@@ -1,0 +1,139 @@
+"""What the rooms need of the outside, as Protocols: the log, the registry of buckets, the bytes in S3.
+
+Writers are asynchronous (a worker has many writes in flight), readers synchronous (training code is).
+Two stores implement all of it: `stores/dynamodb*.py` and `stores/sqlite.py`, behind one contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from snapengine.model import (
+    AuditRecord,
+    BucketConfig,
+    Epoch,
+    LogEntry,
+    ObjectVersion,
+    Observation,
+    Watermarks,
+)
+
+
+class Clock(Protocol):
+    """UTC milliseconds now."""
+
+    def __call__(self) -> int: ...
+
+
+class LogStore(Protocol):
+    """The steps of which `log.py` makes commits and epochs. All reads here are strongly consistent.
+
+    Every step may be repeated: after a lost reply the same call again gives the same end.
+    """
+
+    async def put_entry(self, entry: LogEntry) -> bool:
+        """Put the entry if its number is free. True if it now stands there, by this call or an earlier
+        one whose reply was lost (its nonce tells); False if another entry has the number."""
+        ...
+
+    async def get_entry(self, bucket: str, stream: int, number: int) -> LogEntry | None: ...
+
+    async def put_by_key(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation]
+    ) -> None:
+        """Write the by-key items of an entry, all of them, retrying what the store did not take."""
+        ...
+
+    async def mark_done(self, bucket: str, stream: int, number: int) -> None:
+        """Say that the by-key items of the entry are all written."""
+        ...
+
+    async def done(self, bucket: str, stream: int, after: int, to: int) -> set[int]:
+        """The numbers in `(after, to]` that are marked done."""
+        ...
+
+    async def head(self, bucket: str, stream: int) -> int:
+        """The number of the stream's last entry; 0 where there is none."""
+        ...
+
+    async def newest_epoch(self, bucket: str) -> Epoch | None: ...
+
+    async def put_epoch(self, bucket: str, epoch: Epoch) -> bool:
+        """Put the epoch if its number is free; False if it is taken."""
+        ...
+
+    async def watermarks(self, bucket: str) -> Watermarks: ...
+
+    async def streams(self, bucket: str) -> int:
+        """How many streams the bucket's log has."""
+        ...
+
+
+class LogReader(Protocol):
+    """What resolving a view reads."""
+
+    def config(self, bucket: str) -> BucketConfig | None: ...
+
+    def newest_epoch(self, bucket: str) -> Epoch | None: ...
+
+    def epoch(self, bucket: str, number: int) -> Epoch | None: ...
+
+    def epoch_at(self, bucket: str, time: int) -> Epoch | None:
+        """The last epoch cut at or before `time` (UTC milliseconds)."""
+        ...
+
+    def entries(self, bucket: str, stream: int, after: int, to: int) -> Iterator[LogEntry]:
+        """The entries `(after, to]` of a stream, in order. Raises `LogDamaged` if one is missing."""
+        ...
+
+    def key_history(self, bucket: str, key: str, cover: Mapping[int, int]) -> list[Observation]:
+        """Every observation of the key that `cover` (stream → last entry) covers, strongly consistent."""
+        ...
+
+
+class Registry(Protocol):
+    """What is kept about buckets and commands, and the table itself."""
+
+    def create(self) -> list[str]:
+        """Create what is missing (table, settings), in words; empty if all was there already."""
+        ...
+
+    def check(self) -> None:
+        """Raise `TableMissing`, or `SchemaTooNew` for a table made by a newer snapengine."""
+        ...
+
+    def config(self, bucket: str) -> BucketConfig | None: ...
+
+    def put_config(self, config: BucketConfig) -> None: ...
+
+    def buckets(self) -> list[BucketConfig]:
+        """All that were ever enabled, by name."""
+        ...
+
+    def acquire(self, bucket: str, task: str, holder: str, until: int, now: int) -> str | None:
+        """Take or renew the lease for a task on a bucket until `until`. None if `holder` has it now, else
+        the other holder. A courtesy between processes: no answer rests on it."""
+        ...
+
+    def release(self, bucket: str, task: str, holder: str) -> None: ...
+
+    def save_progress(self, bucket: str, task: str, progress: Mapping[str, str | int]) -> None: ...
+
+    def progress(self, bucket: str, task: str) -> dict[str, str | int] | None: ...
+
+    def clear_progress(self, bucket: str, task: str) -> None: ...
+
+    def append_audit(self, record: AuditRecord) -> None: ...
+
+    def audit_log(self, since: int = 0) -> Iterable[AuditRecord]:
+        """From `since` (UTC milliseconds, inclusive), the oldest first."""
+        ...
+
+
+class ObjectReader(Protocol):
+    """Reads the bytes of exact versions."""
+
+    def read(self, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
+        """Bytes `[start, end)` of that version and no other (`end=None`: to its end)."""
+        ...

@@ -1,0 +1,59 @@
+"""PURE: a view's reference as text, `snap://BUCKET@AT~EPOCH/PREFIX`, and back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from snapengine.errors import BadReference
+from snapengine.instants import render
+from snapengine.model import SnapshotRef
+
+_REFERENCE = re.compile(
+    r"snap://(?P<bucket>[^@/]+)@(?P<start>[^~/@]*?(?=\.\.))?(?P<dots>\.\.)?(?P<at>[^~/@]+)"
+    r"(?:~(?P<epoch>[0-9]{1,18}))?(?P<all>~all)?(?:/(?P<prefix>.*))?",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRef:
+    """A reference as somebody wrote it: its times are still text, its epoch may be left open."""
+
+    bucket: str
+    prefix: str
+    at: str
+    """For a slice its exclusive end."""
+    start: str | None
+    epoch: int | None
+    all_versions: bool
+
+
+def parse_reference(text: str) -> ParsedRef:
+    """Read `snap://BUCKET@AT[~EPOCH]/PREFIX` or `snap://BUCKET@START..END[~EPOCH][~all]/PREFIX`.
+
+    The prefix is everything after the first slash, to the letter: nothing in it is decoded.
+    """
+    match = _REFERENCE.fullmatch(text)
+    if not match or bool(match["dots"]) != bool(match["start"]):
+        raise BadReference(
+            f"{text!r} is no reference. Write snap://BUCKET@TIME/PREFIX, "
+            "for example snap://scans@2026-11-20T09:00:00Z/ct/."
+        )
+    if match["all"] and not match["start"]:
+        raise BadReference(f"{text!r} asks for all versions, which only a slice (START..END) has.")
+    return ParsedRef(
+        bucket=match["bucket"],
+        prefix=match["prefix"] or "",
+        at=match["at"],
+        start=match["start"],
+        epoch=int(match["epoch"]) if match["epoch"] else None,
+        all_versions=bool(match["all"]),
+    )
+
+
+def render_reference(ref: SnapshotRef) -> str:
+    """The reference as text. It resolves to the same answer for ever."""
+    time = render(ref.at) if ref.start is None else f"{render(ref.start)}..{render(ref.at + 1)}"
+    every = "~all" if ref.versions == "all" else ""
+    return f"snap://{ref.bucket}@{time}~{ref.epoch}{every}/{ref.prefix}"

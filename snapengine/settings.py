@@ -1,0 +1,49 @@
+"""Settings by environment (`SNAPENGINE_*`) or file (`snapengine.toml`). AWS's own follow the AWS SDK's rules."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from platformdirs import user_data_path
+from pydantic import Field, StringConstraints
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+StoreURL = Annotated[str, StringConstraints(pattern=r"^(dynamodb://[A-Za-z0-9_.-]{3,255}|sqlite:///.+)$")]
+
+
+def _default_store() -> str:
+    return f"sqlite:///{user_data_path('snapengine') / 'snapengine.db'}"
+
+
+class Settings(BaseSettings):
+    """What a deployment chooses. The environment wins over the file."""
+
+    model_config = SettingsConfigDict(env_prefix="SNAPENGINE_", frozen=True, extra="forbid")
+
+    store: StoreURL = Field(
+        default_factory=_default_store,
+        description="Where the log is kept: `dynamodb://TABLE` or `sqlite:///PATH`.",
+    )
+    streams: int = Field(8, ge=1, le=1024, description="Streams of a newly enabled bucket's log.")
+    settle_seconds: int = Field(120, ge=0, description="How long after an instant its events may come late.")
+    actor: str | None = Field(None, description="Who the audit log names; by default the AWS identity.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The file is `SNAPENGINE_CONFIG_FILE`, or `snapengine.toml` in the working directory."""
+        path = Path(os.environ.get("SNAPENGINE_CONFIG_FILE", "snapengine.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)

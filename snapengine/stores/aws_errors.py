@@ -1,0 +1,101 @@
+"""The AWS SDK's exceptions as ours, each with the service, the action and a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore import exceptions as sdk
+
+from snapengine.errors import (
+    BucketUnknown,
+    CredentialsMissing,
+    PermissionMissing,
+    SnapEngineError,
+    TableMissing,
+    Unreachable,
+    UsageError,
+)
+
+_CREDENTIALS = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "AuthFailure",
+}
+_DENIED = {"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation", "403"}
+THROTTLED = {
+    "ProvisionedThroughputExceededException",
+    "ThrottlingException",
+    "Throttling",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "SlowDown",
+    "ServiceUnavailable",
+    "InternalServerError",
+    "InternalError",
+    "500",
+    "503",
+}
+
+
+def code_of(error: sdk.ClientError) -> str:
+    """AWS's own error code, such as `ConditionalCheckFailedException`."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def translated(target: str) -> Iterator[None]:
+    """Raise SDK exceptions from within as ours. `target` says in words what was asked of whom."""
+    try:
+        yield
+    except (sdk.ClientError, sdk.BotoCoreError) as error:
+        raise translate(error, target) from error
+
+
+def translate(error: sdk.ClientError | sdk.BotoCoreError, target: str) -> SnapEngineError:
+    """Our error for an SDK one."""
+    if isinstance(error, sdk.ClientError):
+        return _translate_reply(error, target)
+    if isinstance(
+        error,
+        sdk.NoCredentialsError
+        | sdk.PartialCredentialsError
+        | sdk.CredentialRetrievalError
+        | sdk.TokenRetrievalError,
+    ):
+        return CredentialsMissing(
+            f"No AWS credentials for {target}: {error}. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or sign in with `aws sso login`."
+        )
+    if isinstance(error, sdk.ProfileNotFound):
+        return CredentialsMissing(f"{error}. Set AWS_PROFILE to a profile that exists.")
+    if isinstance(error, sdk.NoRegionError):
+        return UsageError(f"No AWS region for {target}. Set AWS_REGION.")
+    if isinstance(error, sdk.ParamValidationError):
+        return UsageError(f"AWS will not take {target}: {error}")
+    return Unreachable(f"No answer from {target}: {error}. Check AWS_ENDPOINT_URL and the network.")
+
+
+def _translate_reply(error: sdk.ClientError, target: str) -> SnapEngineError:
+    code = code_of(error)
+    action = error.operation_name
+    said = error.response.get("Error", {}).get("Message", "")
+    if code in _CREDENTIALS:
+        return CredentialsMissing(f"AWS does not accept the credentials for {target} ({code}). Renew them.")
+    if code in _DENIED:
+        return PermissionMissing(
+            f"AWS denied {action} on {target}. Allow it for this role, then try again. {said}".strip(),
+            action=action,
+        )
+    if code == "NoSuchBucket":
+        return BucketUnknown(f"There is no {target}, or not for these credentials.")
+    if code == "ResourceNotFoundException":
+        return TableMissing(f"There is no {target}. Create it with `snapengine init`.")
+    if code in THROTTLED:
+        return Unreachable(f"{target} kept refusing {action} ({code}). Try again later.")
+    return SnapEngineError(f"{action} on {target} failed: {code} {said}".strip())

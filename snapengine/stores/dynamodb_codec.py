@@ -1,0 +1,195 @@
+"""PURE: every key layout and item form of the DynamoDB table, and back.
+
+    PK                          SK                                    item
+    LOG#<bucket>#<stream>       <number>                              log entry
+    KEY#<bucket>#<key>          <event time>#<hash>#<stream>#<number> observation by key
+    DONE#<bucket>#<stream>      <number>                              DONE mark
+    EPOCH#<bucket>              <number>                              epoch
+    BUCKET#<bucket>             CONFIG, LEASE#<task>, PROGRESS#<task> bucket
+    BUCKETS                     <bucket>                              list of buckets
+    AUDIT                       <time>#<nonce>                        audit line
+    TABLE                       SCHEMA                                schema version
+
+An S3 key has up to 1,024 bytes, and so has a DynamoDB sort key: a key never goes into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from hashlib import blake2b
+from typing import Any
+
+from snapengine.model import (
+    EVENT,
+    AuditRecord,
+    BucketConfig,
+    Epoch,
+    LogEntry,
+    Observation,
+    Watermarks,
+)
+
+SCHEMA_VERSION = 1
+Item = dict[str, Any]
+"""Attribute values in DynamoDB's wire form: {"PK": {"S": "…"}, …}."""
+
+_NUMBER_WIDTH = 12
+_TIME_WIDTH = 15
+_TEXT_FIELDS = ("sequencer", "etag", "storage_class", "event_name", "listing")
+_NUMBER_FIELDS = ("size", "page_time", "position")
+
+
+def log_key(bucket: str, stream: int) -> str:
+    return f"LOG#{bucket}#{stream}"
+
+
+def done_key(bucket: str, stream: int) -> str:
+    return f"DONE#{bucket}#{stream}"
+
+
+def epoch_key(bucket: str) -> str:
+    return f"EPOCH#{bucket}"
+
+
+def object_key(bucket: str, key: str) -> str:
+    return f"KEY#{bucket}#{key}"
+
+
+def bucket_key(bucket: str) -> str:
+    return f"BUCKET#{bucket}"
+
+
+def number(value: int) -> str:
+    """Fixed width, so that text order is number order."""
+    return f"{value:0{_NUMBER_WIDTH}d}"
+
+
+def primary_key(pk: str, sk: str) -> Item:
+    return {"PK": {"S": pk}, "SK": {"S": sk}}
+
+
+def entry_item(entry: LogEntry) -> Item:
+    return {
+        **primary_key(log_key(entry.bucket, entry.stream), number(entry.number)),
+        "nonce": {"S": entry.nonce},
+        "recorded_at": {"N": str(entry.recorded_at)},
+        "count": {"N": str(entry.count)},
+        "payload": {"B": entry.payload},
+    }
+
+
+def entry_from(bucket: str, stream: int, item: Mapping[str, Any]) -> LogEntry:
+    return LogEntry(
+        bucket=bucket,
+        stream=stream,
+        number=int(item["SK"]["S"]),
+        nonce=item["nonce"]["S"],
+        recorded_at=int(item["recorded_at"]["N"]),
+        count=int(item["count"]["N"]),
+        payload=bytes(item["payload"]["B"]),
+    )
+
+
+def observation_item(bucket: str, stream: int, entry_number: int, o: Observation) -> Item:
+    """The by-key item: a pure function of the entry and the observation."""
+    identity = blake2b(repr(tuple(o)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    item: Item = {
+        "PK": {"S": f"KEY#{bucket}#{o.key}"},
+        "SK": {"S": f"{o.event_time:015d}#{identity}#{stream}#{entry_number:012d}"},
+        "kind": {"S": o.kind},
+        "version_id": {"S": o.version_id},
+    }
+    for name in _TEXT_FIELDS:
+        if (text := getattr(o, name)) is not None:
+            item[name] = {"S": text}
+    for name in _NUMBER_FIELDS:
+        if (value := getattr(o, name)) is not None:
+            item[name] = {"N": str(value)}
+    if o.origin != EVENT:
+        item["origin"] = {"S": o.origin}
+    return item
+
+
+def observation_from(key: str, item: Mapping[str, Any], cover: Mapping[int, int]) -> Observation | None:
+    """The observation of a by-key item, or None if the cover (stream → last entry) leaves it out."""
+    time, _, stream, entry_number = item["SK"]["S"].split("#")
+    if int(entry_number) > cover.get(int(stream), 0):
+        return None
+    get = item.get
+    size, page_time, position = get("size"), get("page_time"), get("position")
+    return Observation(
+        item["kind"]["S"],
+        key,
+        item["version_id"]["S"],
+        int(time),
+        text["S"] if (text := get("sequencer")) else None,
+        int(size["N"]) if size else None,
+        text["S"] if (text := get("etag")) else None,
+        text["S"] if (text := get("storage_class")) else None,
+        text["S"] if (text := get("origin")) else EVENT,
+        text["S"] if (text := get("event_name")) else None,
+        text["S"] if (text := get("listing")) else None,
+        int(page_time["N"]) if page_time else None,
+        int(position["N"]) if position else None,
+    )
+
+
+def epoch_item(bucket: str, epoch: Epoch) -> Item:
+    return {
+        **primary_key(epoch_key(bucket), number(epoch.number)),
+        "time": {"N": str(epoch.time)},
+        "cover": {"M": {str(stream): {"N": str(last)} for stream, last in sorted(epoch.cover.items())}},
+        "watermarks": {"M": _values(asdict(epoch.watermarks))},
+    }
+
+
+def epoch_from(item: Mapping[str, Any]) -> Epoch:
+    return Epoch(
+        number=int(item["SK"]["S"]),
+        time=int(item["time"]["N"]),
+        cover={int(stream): int(last["N"]) for stream, last in item["cover"]["M"].items()},
+        watermarks=Watermarks(**_known(Watermarks, item["watermarks"]["M"])),
+    )
+
+
+def config_item(config: BucketConfig) -> Item:
+    return {**primary_key(bucket_key(config.bucket), "CONFIG"), **_values(asdict(config))}
+
+
+def config_from(item: Mapping[str, Any]) -> BucketConfig:
+    return BucketConfig(**_known(BucketConfig, item))
+
+
+def audit_item(record: AuditRecord, nonce: str) -> Item:
+    return {**primary_key("AUDIT", f"{record.time:0{_TIME_WIDTH}d}#{nonce}"), **_values(asdict(record))}
+
+
+def audit_from(item: Mapping[str, Any]) -> AuditRecord:
+    return AuditRecord(**_known(AuditRecord, item))
+
+
+def audit_from_time(time: int) -> str:
+    """The least sort key of audit lines at or after `time`."""
+    return f"{time:0{_TIME_WIDTH}d}"
+
+
+def _values(plain: Mapping[str, str | int | bool | None]) -> Item:
+    """Plain values in wire form; None is left out."""
+    return {name: to_value(value) for name, value in plain.items() if value is not None}
+
+
+def to_value(value: str | int | bool) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    return {"N": str(value)} if isinstance(value, int) else {"S": value}
+
+
+def from_value(value: Mapping[str, Any]) -> Any:
+    ((kind, content),) = value.items()
+    return int(content) if kind == "N" else content
+
+
+def _known(model: type, item: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that the model knows; a newer snapengine may have added others."""
+    return {f.name: from_value(item[f.name]) for f in fields(model) if f.name in item}

@@ -1,0 +1,183 @@
+"""The log in DynamoDB, written asynchronously: the steps of `LogStore`, and what a lost reply means."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from snapengine.errors import BucketNotEnabled, Unreachable
+from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks, watermarks_of
+from snapengine.stores import dynamodb_codec as codec
+from snapengine.stores.aws_errors import THROTTLED, code_of, translate, translated
+
+BATCH_ITEMS = 25
+"""DynamoDB's limit for BatchWriteItem."""
+
+
+class DynamoDBLog:
+    """`LogStore` over an aioboto3 DynamoDB client."""
+
+    def __init__(self, client: Any, table: str, *, concurrency: int = 8, give_up_after: float = 60.0) -> None:
+        """`give_up_after`: seconds without any progress after which a write is given up as Unreachable."""
+        self._client = client
+        self._table = table
+        self._target = f"DynamoDB table {table}"
+        self._slots = asyncio.Semaphore(concurrency)
+        self._give_up_after = give_up_after
+
+    async def put_entry(self, entry: LogEntry) -> bool:
+        try:
+            await self._put_if_free(codec.entry_item(entry))
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise translate(error, self._target) from error
+            standing = await self.get_entry(entry.bucket, entry.stream, entry.number)
+            return standing is not None and standing.nonce == entry.nonce
+        except BotoCoreError as error:
+            raise translate(error, self._target) from error
+        return True
+
+    async def _put_if_free(self, item: codec.Item) -> None:
+        await self._client.put_item(
+            TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(PK)"
+        )
+
+    async def get_entry(self, bucket: str, stream: int, number: int) -> LogEntry | None:
+        item = await self._get(codec.log_key(bucket, stream), codec.number(number))
+        return codec.entry_from(bucket, stream, item) if item else None
+
+    async def _get(self, pk: str, sk: str) -> codec.Item | None:
+        with translated(self._target):
+            reply = await self._client.get_item(
+                TableName=self._table, Key=codec.primary_key(pk, sk), ConsistentRead=True
+            )
+        item: codec.Item | None = reply.get("Item")
+        return item
+
+    async def put_by_key(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation]
+    ) -> None:
+        """Safe to repeat: the same observations give the same items. DynamoDB refuses a batch that names
+        an item twice, so equal items are sent once."""
+        items = {
+            (item["PK"]["S"], item["SK"]["S"]): item
+            for item in (codec.observation_item(bucket, stream, number, o) for o in observations)
+        }
+        requests = [{"PutRequest": {"Item": item}} for item in items.values()]
+        batches = [requests[i : i + BATCH_ITEMS] for i in range(0, len(requests), BATCH_ITEMS)]
+        async with asyncio.TaskGroup() as group:
+            for batch in batches:
+                group.create_task(self._write(batch))
+
+    async def _write(self, requests: list[dict[str, Any]]) -> None:
+        """Write until nothing is unprocessed. A reply that is lost is one more repetition."""
+        loop = asyncio.get_running_loop()
+        delay = 0.05
+        progress_at = loop.time()
+        async with self._slots:
+            while True:
+                left = await self._write_once(requests)
+                if not left:
+                    return
+                if len(left) < len(requests):
+                    progress_at, delay = loop.time(), 0.05
+                elif loop.time() - progress_at > self._give_up_after:
+                    raise Unreachable(
+                        f"{self._target} took none of {len(left)} items for {self._give_up_after:.0f} s; "
+                        "it is throttling. They will be written again."
+                    )
+                requests = left
+                await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
+                delay = min(delay * 2, 5.0)
+
+    async def _write_once(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What the table did not take."""
+        try:
+            reply = await self._client.batch_write_item(RequestItems={self._table: requests})
+        except ClientError as error:
+            if code_of(error) in THROTTLED:
+                return requests
+            raise translate(error, self._target) from error
+        except BotoCoreError as error:
+            raise translate(error, self._target) from error
+        unprocessed: list[dict[str, Any]] = reply.get("UnprocessedItems", {}).get(self._table, [])
+        return unprocessed
+
+    async def mark_done(self, bucket: str, stream: int, number: int) -> None:
+        with translated(self._target):
+            await self._client.put_item(
+                TableName=self._table,
+                Item=codec.primary_key(codec.done_key(bucket, stream), codec.number(number)),
+            )
+
+    async def done(self, bucket: str, stream: int, after: int, to: int) -> set[int]:
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "KeyConditionExpression": "PK = :pk AND SK BETWEEN :first AND :last",
+            "ExpressionAttributeValues": {
+                ":pk": {"S": codec.done_key(bucket, stream)},
+                ":first": {"S": codec.number(after + 1)},
+                ":last": {"S": codec.number(to)},
+            },
+            "ConsistentRead": True,
+        }
+        numbers: set[int] = set()
+        while True:
+            with translated(self._target):
+                page = await self._client.query(**query)
+            numbers.update(int(item["SK"]["S"]) for item in page["Items"])
+            if "LastEvaluatedKey" not in page:
+                return numbers
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    async def head(self, bucket: str, stream: int) -> int:
+        item = await self._last(codec.log_key(bucket, stream), projection="SK")
+        return int(item["SK"]["S"]) if item else 0
+
+    async def newest_epoch(self, bucket: str) -> Epoch | None:
+        item = await self._last(codec.epoch_key(bucket))
+        return codec.epoch_from(item) if item else None
+
+    async def _last(self, pk: str, projection: str | None = None) -> codec.Item | None:
+        with translated(self._target):
+            page = await self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="PK = :pk",
+                ExpressionAttributeValues={":pk": {"S": pk}},
+                ScanIndexForward=False,
+                Limit=1,
+                ConsistentRead=True,
+                **({"ProjectionExpression": projection} if projection else {}),
+            )
+        items: list[codec.Item] = page["Items"]
+        return items[0] if items else None
+
+    async def put_epoch(self, bucket: str, epoch: Epoch) -> bool:
+        """After a lost reply this says False; the cutter reads again and finds its own epoch."""
+        try:
+            await self._put_if_free(codec.epoch_item(bucket, epoch))
+        except ClientError as error:
+            if code_of(error) == "ConditionalCheckFailedException":
+                return False
+            raise translate(error, self._target) from error
+        except BotoCoreError as error:
+            raise translate(error, self._target) from error
+        return True
+
+    async def watermarks(self, bucket: str) -> Watermarks:
+        return watermarks_of(await self._config(bucket))
+
+    async def streams(self, bucket: str) -> int:
+        return (await self._config(bucket)).streams
+
+    async def _config(self, bucket: str) -> BucketConfig:
+        item = await self._get(codec.bucket_key(bucket), "CONFIG")
+        if item is None:
+            raise BucketNotEnabled(
+                f"Bucket {bucket} is not enabled in {self._target}. Run `snapengine enable-bucket {bucket}`."
+            )
+        return codec.config_from(item)

@@ -1,0 +1,143 @@
+"""The log and the registry in one SQLite file, read synchronously: for a laptop, one machine, and tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
+from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Watermarks
+from snapengine.stores.sqlite_database import ENTRY_COLUMNS, SCHEMA_VERSION, Database
+
+
+class SQLiteStore:
+    """`LogReader` and `Registry` over one SQLite file."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._run = database.run
+
+    # Reading the log
+
+    def entries(self, bucket: str, stream: int, after: int, to: int) -> Iterator[LogEntry]:
+        expected = after + 1
+        for entry in self.entries_found(bucket, stream, after, to):
+            if entry.number != expected:
+                break
+            yield entry
+            expected += 1
+        if expected <= to:
+            raise LogDamaged(f"Entry {expected} of stream {stream} of bucket {bucket} is missing.")
+
+    def entries_found(self, bucket: str, stream: int, after: int, to: int) -> Iterator[LogEntry]:
+        """Those of the entries `(after, to]` that are there."""
+        rows = self._run(
+            f"SELECT {ENTRY_COLUMNS} FROM log "  # noqa: S608  # a constant
+            "WHERE bucket = ? AND stream = ? AND number > ? AND number <= ? ORDER BY number",
+            bucket,
+            stream,
+            after,
+            to,
+        )
+        return (LogEntry(*row) for row in rows)
+
+    def key_history(self, bucket: str, key: str, cover: Mapping[int, int]) -> list[Observation]:
+        rows = self._run(
+            "SELECT stream, number, observation FROM by_key WHERE bucket = ? AND key = ?", bucket, key
+        )
+        return [Observation._make(json.loads(text)) for s, number, text in rows if number <= cover.get(s, 0)]
+
+    def newest_epoch(self, bucket: str) -> Epoch | None:
+        return self._epoch("bucket = ? ORDER BY number DESC LIMIT 1", bucket)
+
+    def epoch(self, bucket: str, number: int) -> Epoch | None:
+        return self._epoch("bucket = ? AND number = ?", bucket, number)
+
+    def epoch_at(self, bucket: str, time: int) -> Epoch | None:
+        return self._epoch("bucket = ? AND time <= ? ORDER BY number DESC LIMIT 1", bucket, time)
+
+    def _epoch(self, where: str, *values: Any) -> Epoch | None:
+        rows = self._run(f"SELECT number, time, cover, watermarks FROM epoch WHERE {where}", *values)  # noqa: S608  # `where` is one of the literals above
+        if not rows:
+            return None
+        number, time, cover, watermarks = rows[0]
+        return Epoch(number, time, dict(json.loads(cover)), Watermarks(**_known(Watermarks, watermarks)))
+
+    # The registry
+
+    def create(self) -> list[str]:
+        created = self._database.create()
+        self.check()
+        return [f"database {self._database.path} created"] if created else []
+
+    def check(self) -> None:
+        version = self._database.schema_version()
+        if version == 0:
+            raise TableMissing(f"Database {self._database.path} is not set up. Run `snapengine init`.")
+        if version > SCHEMA_VERSION:
+            raise SchemaTooNew(
+                f"{self._database.path} has schema {version}; this snapengine knows up to {SCHEMA_VERSION}. "
+                "Upgrade snapengine."
+            )
+
+    def config(self, bucket: str) -> BucketConfig | None:
+        rows = self._run("SELECT body FROM config WHERE bucket = ?", bucket)
+        return BucketConfig(**_known(BucketConfig, rows[0][0])) if rows else None
+
+    def put_config(self, config: BucketConfig) -> None:
+        body = json.dumps(asdict(config))
+        if not self._database.change(
+            "INSERT INTO config VALUES (?1, ?2) ON CONFLICT (bucket) DO UPDATE SET body = excluded.body "
+            "WHERE json_extract(body, '$.streams') <= ?3",
+            config.bucket,
+            body,
+            config.streams,
+        ):
+            raise ValueError(f"The number of streams of bucket {config.bucket} may only grow.")
+
+    def buckets(self) -> list[BucketConfig]:
+        rows = self._run("SELECT body FROM config ORDER BY bucket")
+        return [BucketConfig(**_known(BucketConfig, body)) for (body,) in rows]
+
+    def acquire(self, bucket: str, task: str, holder: str, until: int, now: int) -> str | None:
+        taken = self._database.change(
+            "INSERT INTO lease VALUES (?1, ?2, ?3, ?4) ON CONFLICT (bucket, task) "
+            "DO UPDATE SET holder = ?3, until = ?4 WHERE holder = ?3 OR until < ?5",
+            bucket,
+            task,
+            holder,
+            until,
+            now,
+        )
+        if taken:
+            return None
+        rows = self._run("SELECT holder FROM lease WHERE bucket = ? AND task = ?", bucket, task)
+        return str(rows[0][0]) if rows else "another process"
+
+    def release(self, bucket: str, task: str, holder: str) -> None:
+        self._run("DELETE FROM lease WHERE bucket = ? AND task = ? AND holder = ?", bucket, task, holder)
+
+    def save_progress(self, bucket: str, task: str, progress: Mapping[str, str | int]) -> None:
+        self._run("INSERT OR REPLACE INTO progress VALUES (?, ?, ?)", bucket, task, json.dumps(progress))
+
+    def progress(self, bucket: str, task: str) -> dict[str, str | int] | None:
+        rows = self._run("SELECT body FROM progress WHERE bucket = ? AND task = ?", bucket, task)
+        return dict(json.loads(rows[0][0])) if rows else None
+
+    def clear_progress(self, bucket: str, task: str) -> None:
+        self._run("DELETE FROM progress WHERE bucket = ? AND task = ?", bucket, task)
+
+    def append_audit(self, record: AuditRecord) -> None:
+        self._run("INSERT INTO audit (time, body) VALUES (?, ?)", record.time, json.dumps(asdict(record)))
+
+    def audit_log(self, since: int = 0) -> Iterable[AuditRecord]:
+        rows = self._run("SELECT body FROM audit WHERE time >= ? ORDER BY time, id", since)
+        return [AuditRecord(**_known(AuditRecord, body)) for (body,) in rows]
+
+
+def _known(model: type, body: str) -> dict[str, Any]:
+    """The fields that the model knows; a newer snapengine may have added others."""
+    names = {f.name for f in fields(model)}
+    return {name: value for name, value in json.loads(body).items() if name in names}

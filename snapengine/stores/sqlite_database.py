@@ -1,0 +1,115 @@
+"""One SQLite file: its tables, its connection (WAL, synchronous), its errors as ours."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from snapengine.errors import LogDamaged, TableMissing, Unreachable
+
+SCHEMA_VERSION = 1
+TABLES = """
+CREATE TABLE IF NOT EXISTS log (
+    bucket TEXT, stream INTEGER, number INTEGER, nonce TEXT NOT NULL, recorded_at INTEGER NOT NULL,
+    count INTEGER NOT NULL, payload BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (bucket, stream, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS by_key (
+    bucket TEXT, key TEXT, stream INTEGER, number INTEGER, observation TEXT,
+    PRIMARY KEY (bucket, key, stream, number, observation)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS epoch (
+    bucket TEXT, number INTEGER, time INTEGER NOT NULL, cover TEXT NOT NULL, watermarks TEXT NOT NULL,
+    PRIMARY KEY (bucket, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS config (bucket TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lease (
+    bucket TEXT, task TEXT, holder TEXT NOT NULL, until INTEGER NOT NULL,
+    PRIMARY KEY (bucket, task)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS progress (
+    bucket TEXT, task TEXT, body TEXT NOT NULL, PRIMARY KEY (bucket, task)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, body TEXT NOT NULL);
+"""
+ENTRY_COLUMNS = "bucket, stream, number, nonce, recorded_at, count, payload"
+MEMORY = ":memory:"
+
+
+class Database:
+    """A connection that threads share. `:memory:` lives as long as this object."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lock = RLock()
+        self._pid = os.getpid()
+        self._connection: sqlite3.Connection | None = None
+        if path == MEMORY:
+            self.create()
+
+    def create(self) -> bool:
+        """Create file and tables where they are missing. True if they were."""
+        with self.lock:
+            if self._connection is None:
+                if self.path != MEMORY:
+                    Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                self._connection, self._pid = _connect(self.path), os.getpid()
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version:
+                return False
+            self._connection.executescript(TABLES)
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            return True
+
+    def schema_version(self) -> int:
+        """0 for a database that is not set up."""
+        ((version,),) = self.run("PRAGMA user_version")
+        return int(version)
+
+    def run(self, sql: str, *values: Any) -> list[Any]:
+        """One statement in a transaction of its own."""
+        with self.lock:
+            try:
+                return self._open().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._translate(error) from error
+
+    def change(self, sql: str, *values: Any) -> bool:
+        """Whether the statement changed anything."""
+        with self.lock:
+            connection = self._open()
+            before = connection.total_changes
+            self.run(sql, *values)
+            return connection.total_changes > before
+
+    def insert_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """All rows in one transaction, or none."""
+        with self.lock:
+            connection = self._open()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                with connection:
+                    connection.executemany(sql, rows)
+            except sqlite3.Error as error:
+                raise self._translate(error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None or (self._pid != os.getpid() and self.path != MEMORY):
+            # No connection yet, or one that came through a fork, which SQLite forbids.
+            if not Path(self.path).exists():
+                raise TableMissing(f"There is no database {self.path}. Create it with `snapengine init`.")
+            self._connection, self._pid = _connect(self.path), os.getpid()
+        return self._connection
+
+    def _translate(self, error: sqlite3.Error) -> Exception:
+        if "no such table" in str(error):
+            return TableMissing(f"Database {self.path} is not set up. Run `snapengine init`.")
+        if isinstance(error, sqlite3.OperationalError):
+            return Unreachable(f"Database {self.path}: {error}. Try again later.")
+        return LogDamaged(f"{self.path} cannot be used as a snapengine database: {error}.")
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
