@@ -89,7 +89,7 @@ class Engine:
         async with self.async_client("dynamodb") as client:
             yield DynamoDBLog(client, rest)
 
-    def async_client(self, service: str) -> Any:
+    def async_client(self, service: Any) -> Any:
         """An aioboto3 client, as an asynchronous context manager."""
         import aioboto3
         from aiobotocore.config import AioConfig

@@ -1,4 +1,4 @@
-"""Settings by environment (`SNAPENGINE_*`) or file (`snapengine.toml`). AWS's own follow the AWS SDK's rules."""
+"""Settings by environment (`SNAPENGINE_*`) or `snapengine.toml`; the AWS ones by the AWS SDK's own rules."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The file is `SNAPENGINE_CONFIG_FILE`, or `snapengine.toml` in the working directory."""
         path = Path(os.environ.get("SNAPENGINE_CONFIG_FILE", "snapengine.toml"))
