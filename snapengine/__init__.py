@@ -1,0 +1,122 @@
+"""Consistent, read-only views of S3 buckets at any past time.
+
+    view = snapengine.view("scans", at="2026-11-20T09:00:00Z", prefix="ct/")
+    with view.open("ct/0001.dcm") as file: ...
+
+The functions here use an engine made of the environment's settings; `Engine(settings)` is one of your own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from snapengine.errors import SnapEngineError
+from snapengine.model import Completeness, ObjectVersion, SnapshotRef
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from snapengine.diff import Diff
+    from snapengine.engine import Engine, EpochInput
+    from snapengine.instants import TimeInput
+    from snapengine.settings import Settings
+    from snapengine.view import View
+
+__version__ = "0.1.0"
+__all__ = [
+    "Completeness",
+    "Diff",
+    "Engine",
+    "ObjectVersion",
+    "Settings",
+    "SnapEngineError",
+    "SnapshotRef",
+    "View",
+    "metadata",
+    "open_ref",
+    "slice",
+    "view",
+]
+
+_LAZY = {"Diff": "diff", "Engine": "engine", "Settings": "settings", "View": "view"}
+
+
+def view(bucket: str, at: TimeInput = "now", *, prefix: str = "", epoch: EpochInput = None) -> View:
+    """The bucket (or the keys that start with `prefix`) as it was at `at`, inclusive.
+
+    `at`: an aware datetime, a zoned pandas Timestamp, epoch milliseconds (int), a date (midnight UTC), or
+    text: RFC 3339 with a zone, a date, `now`, or a look-back such as `-24h`.
+    `epoch`: as known then: an epoch's number, or a time (the last cut at or before it); the newest if None.
+
+    Raises `BadTime`, `FutureTime`, `BucketNotEnabled`, `TableMissing`, `NoSuchEpoch`, `Unreachable`, and
+    `UsageError` for a prefix that is not watched.
+    """
+    return _engine().view(bucket, at, prefix=prefix, epoch=epoch)
+
+
+def slice(  # noqa: A001  # the field's word; the built-in is not used in this module
+    bucket: str,
+    start: TimeInput,
+    end: TimeInput = "now",
+    *,
+    prefix: str = "",
+    epoch: EpochInput = None,
+    versions: Literal["last", "all"] = "last",
+) -> View:
+    """What was ingested in the half-open interval `[start, end)`, as a view.
+
+    For every key its state just before `end`, if that version was created in the interval; with
+    `versions="all"` every version created in it, with what became of it (column `became`).
+    Time inputs and errors as for `view`.
+    """
+    return _engine().slice(bucket, start, end, prefix=prefix, epoch=epoch, versions=versions)
+
+
+def open_ref(reference: str) -> View:
+    """The view or slice that `snap://BUCKET@AT~EPOCH/PREFIX` names: the same for ever.
+
+    Raises `BadReference`, and what `view` raises.
+    """
+    return _engine().open_ref(reference)
+
+
+def metadata(
+    bucket: str,
+    at: TimeInput = "now",
+    *,
+    prefix: str = "",
+    epoch: EpochInput = None,
+    extractor: str = "dicom",
+    **options: Any,
+) -> pd.DataFrame:
+    """Metadata of the bucket's objects as of `at`, each read from its own version.
+
+    The same as `view(...).metadata(...)`; raises what `view` raises.
+    """
+    return view(bucket, at, prefix=prefix, epoch=epoch).metadata(extractor, **options)
+
+
+def _engine() -> Engine:
+    """An engine for the environment as it is now; the same one while that stays the same."""
+    import os
+
+    from snapengine.engine import Engine, load_settings
+
+    settings = load_settings()
+    aws = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    key = (settings.model_dump_json(), aws)
+    if key not in _engines:
+        _engines.clear()
+        _engines[key] = Engine(settings)
+    return _engines[key]
+
+
+_engines: dict[object, Engine] = {}
+
+
+def __getattr__(name: str) -> Any:
+    """Classes are loaded when they are asked for, so that `import snapengine` stays light."""
+    if name in _LAZY:
+        return getattr(import_module(f"snapengine.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'snapengine' has no attribute {name!r}")

@@ -7,21 +7,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.config import Config
 from pydantic import ValidationError
 
-from snapengine.errors import UsageError
+from snapengine.errors import BadTime, BucketNotEnabled, NoSuchEpoch, UsageError
+from snapengine.fold import merge, removal_of
+from snapengine.instants import TimeInput, render, to_millis
+from snapengine.model import Epoch, ObjectVersion, SnapshotRef
 from snapengine.ports import Clock, LogStore
+from snapengine.reference import parse_reference
+from snapengine.resolver import resolve, resolve_key
 from snapengine.settings import Settings
 from snapengine.stores.aws_errors import translated
 from snapengine.stores.dynamodb import DynamoDBStore
+from snapengine.stores.objects import S3Objects
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import MEMORY, Database
+from snapengine.view import View
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -32,6 +40,13 @@ _OPTIONS: dict[str, Any] = {
     "max_pool_connections": 32,
     "user_agent_extra": "snapengine",
 }
+
+
+EpochInput = Any
+"""An epoch's number (int), a time input (the last epoch cut at or before it), or None for the newest."""
+
+NO_EPOCH = Epoch(number=0, time=0, cover={})
+"""Before the first cut: nothing is covered."""
 
 
 def wall_clock() -> int:
@@ -72,6 +87,11 @@ class Engine:
         return DynamoDBStore(self.client("dynamodb"), rest)
 
     @cached_property
+    def _checked(self) -> bool:
+        self.store.check()
+        return True
+
+    @cached_property
     def _database(self) -> Database:
         return Database(self.settings.store.removeprefix("sqlite:///"))
 
@@ -101,6 +121,110 @@ class Engine:
         """A boto3 client of its own. Raises `UsageError` without a region."""
         with self._lock, translated(service):
             return boto3.session.Session().client(service, config=Config(**_OPTIONS))
+
+    # Views
+
+    def view(self, bucket: str, at: TimeInput = "now", *, prefix: str = "", epoch: EpochInput = None) -> View:
+        """The bucket as it was at `at` (inclusive), as known at `epoch` (the newest, unless asked for
+        another by number or by time). See `snapengine.view`."""
+        now = self.clock()
+        return self._make(bucket, prefix, to_millis(at, now=now), epoch)
+
+    def slice(
+        self,
+        bucket: str,
+        start: TimeInput,
+        end: TimeInput = "now",
+        *,
+        prefix: str = "",
+        epoch: EpochInput = None,
+        versions: Literal["last", "all"] = "last",
+    ) -> View:
+        """What was ingested in `[start, end)`. See `snapengine.slice`."""
+        now = self.clock()
+        first, after = to_millis(start, now=now), to_millis(end, now=now)
+        if first > after:
+            raise BadTime(f"The slice ends at {render(after)}, before it starts at {render(first)}.")
+        if versions not in {"last", "all"}:
+            raise UsageError(f"versions={versions!r}: it is 'last' or 'all'.")
+        return self._make(bucket, prefix, after - 1, epoch, start=first, versions=versions)
+
+    def open_ref(self, reference: str) -> View:
+        """The view or slice that a `snap://` reference names."""
+        parsed = parse_reference(reference)
+        if parsed.start is None:
+            return self.view(parsed.bucket, parsed.at, prefix=parsed.prefix, epoch=parsed.epoch)
+        return self.slice(
+            parsed.bucket,
+            parsed.start,
+            parsed.at,
+            prefix=parsed.prefix,
+            epoch=parsed.epoch,
+            versions="all" if parsed.all_versions else "last",
+        )
+
+    def _make(
+        self,
+        bucket: str,
+        prefix: str,
+        at: int,
+        epoch: EpochInput,
+        start: int | None = None,
+        versions: Literal["last", "all"] = "last",
+    ) -> View:
+        self._checked  # noqa: B018  # raises for a table that is missing or too new
+        config = self.store.config(bucket)
+        if config is None:
+            raise BucketNotEnabled(
+                f"Bucket {bucket} is not enabled in {self.settings.store}. "
+                f"Run `snapengine enable-bucket {bucket}`."
+            )
+        if prefix and not prefix.startswith(config.prefix) and not config.prefix.startswith(prefix):
+            raise UsageError(
+                f"Only keys below {config.prefix!r} of bucket {bucket} are watched, so nothing is known of "
+                f"{prefix!r}."
+            )
+        watched = max(prefix, config.prefix, key=len)
+        cut = self._epoch(bucket, epoch)
+        return View(self, SnapshotRef(bucket, watched, at, cut.number, start, versions), cut)
+
+    def _epoch(self, bucket: str, wanted: EpochInput) -> Epoch:
+        found: Epoch | None
+        if wanted is None:
+            found = self.store.newest_epoch(bucket)
+        elif isinstance(wanted, int) and not isinstance(wanted, bool):
+            found = self.store.epoch(bucket, wanted) if wanted else None
+            if found is None and wanted:
+                raise NoSuchEpoch(f"Epoch {wanted} of bucket {bucket} has not been cut.")
+        else:
+            found = self.store.epoch_at(bucket, to_millis(wanted, now=self.clock()))
+        return found or NO_EPOCH
+
+    # What a view reads from
+
+    def table(self, ref: SnapshotRef, epoch: Epoch) -> pa.Table:
+        return resolve(self.store, ref, epoch)
+
+    def version(self, ref: SnapshotRef, epoch: Epoch, key: str) -> ObjectVersion | None:
+        return resolve_key(self.store, ref, epoch, key)
+
+    def read(self, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
+        return self._objects.read(bucket, version, start, end)
+
+    def removal(self, bucket: str, version: ObjectVersion) -> str | None:
+        newest = self.store.newest_epoch(bucket)
+        if newest is None:
+            return None
+        facts = merge(self.store.key_history(bucket, version.key, newest.cover))
+        removal = removal_of(facts, version)
+        if removal is None:
+            return None
+        how = removal.event_name or "it was absent from a complete listing"
+        return f"It went at {render(removal.time)} ({how})."
+
+    @cached_property
+    def _objects(self) -> S3Objects:
+        return S3Objects(self.s3)
 
     @cached_property
     def s3(self) -> S3Client:

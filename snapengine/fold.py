@@ -19,7 +19,17 @@ from snapengine.model import (
     Observation,
 )
 from snapengine.nulls import merge_nulls
-from snapengine.ordering import Fact, event_rank, fact_of, latest, latest_null, lift_listed_times, places
+from snapengine.ordering import (
+    Fact,
+    event_rank,
+    fact_of,
+    fill_from_listing,
+    latest,
+    latest_null,
+    lift_listed_times,
+    listing_rank,
+    places,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,7 @@ def merge(observations: Iterable[Observation]) -> KeyFacts:
             entries.append(_merge_entry(group))
         elif removal := _merge_removal(group, _last_seen(groups, version_id)):
             removals[version_id] = removal
-    nulls = merge_nulls(null_observations)
+    nulls = merge_nulls(null_observations, entries)
     entries += [fact for fact in nulls if fact.kind != VERSION_DELETED]
     lift_listed_times(entries)
     return KeyFacts(tuple(entries), removals, tuple(nulls))
@@ -96,12 +106,10 @@ def _merge_entry(group: list[Observation]) -> Fact:
     """An event's fields win over a listing's; of two listings the newer's; of two events the least."""
     listed = [o for o in group if o.listing is not None]
     events = [o for o in group if o.listing is None]
-    newest = max(listed, key=lambda o: (o.page_time or 0, o.listing or "")) if listed else None
+    newest = max(listed, key=listing_rank) if listed else None
     fact = fact_of(min(events, key=event_rank) if events else newest or group[0])
     if events and newest is not None:  # a listing knows what an event does not say
-        fact.storage_class = newest.storage_class
-        fact.size = newest.size if fact.size is None else fact.size
-        fact.etag = newest.etag if fact.etag is None else fact.etag
+        fill_from_listing(fact, newest)
     fact.places = places(listed)
     return fact
 
@@ -111,7 +119,7 @@ def _merge_removal(group: list[Observation], last_seen: int) -> Fact | None:
     if events := [o for o in group if o.origin == EVENT]:
         return fact_of(min(events, key=event_rank))
     proofs = [o for o in group if o.event_time >= last_seen]
-    return fact_of(min(proofs, key=lambda o: (o.event_time, o.listing or ""))) if proofs else None
+    return fact_of(min(proofs, key=lambda o: (o.event_time, listing_rank(o)))) if proofs else None
 
 
 def _last_seen(groups: dict[tuple[str, str], list[Observation]], version_id: str) -> int:
@@ -132,3 +140,14 @@ def as_version(key: str, fact: Fact) -> ObjectVersion:
         storage_class=fact.storage_class,
         sequencer=fact.sequencer,
     )
+
+
+def removal_of(facts: KeyFacts, version: ObjectVersion) -> Fact | None:
+    """The fact by which a version was removed for good, if it is known.
+
+    A null version ends with the first later null fact: a removal, or a write that took its place.
+    """
+    if version.version_id != NULL_VERSION:
+        return facts.removals.get(version.version_id)
+    later = [f for f in facts.nulls if f.time > version.event_time and f.sequencer != version.sequencer]
+    return min(later, key=lambda f: (f.time, f.kind, f.etag or ""), default=None)

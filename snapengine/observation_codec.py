@@ -44,7 +44,7 @@ def encode(observations: Sequence[Observation]) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SCHEMA, options=_OPTIONS) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def pack(observations: Sequence[Observation]) -> Iterator[tuple[Sequence[Observation], bytes]]:
