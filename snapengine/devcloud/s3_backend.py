@@ -41,7 +41,11 @@ class DevS3Backend(S3Backend):
 
     @property
     def url_paths(self) -> dict[str, Any]:
-        return {path: getattr(DevS3Response, handler.__name__) for path, handler in super().url_paths.items()}
+        # A key may hold line feeds, which moto's `.` does not match.
+        return {
+            path.replace(">.+)", r">[\s\S]+)"): getattr(DevS3Response, handler.__name__)
+            for path, handler in super().url_paths.items()
+        }
 
     def put_bucket_versioning(self, bucket_name: str, status: str) -> None:
         super().put_bucket_versioning(bucket_name, status)
