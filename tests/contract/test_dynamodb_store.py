@@ -1,0 +1,95 @@
+"""DynamoDB keeps the stores' contract: on moto, and on AWS's own DynamoDB Local where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import uuid4
+
+import aioboto3
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from snapengine.errors import SchemaTooNew, TableMissing
+from snapengine.stores.dynamodb import DynamoDBStore
+from snapengine.stores.dynamodb_log import DynamoDBLog
+from snapengine.testing.store_contract import Backend, StoreContract, config
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def client(url: str) -> Any:
+    return boto3.client("dynamodb", endpoint_url=url, config=Config(retries={"max_attempts": 2}))
+
+
+async def backend_at(url: str) -> AsyncIterator[Backend]:
+    table = f"t{uuid4().hex}"
+    store = DynamoDBStore(client(url), table)
+    store.create()
+    store.put_config(config())
+    async with aioboto3.Session().client("dynamodb", endpoint_url=url) as log_client:
+        yield Backend(DynamoDBLog(log_client, table), store)
+
+
+class TestOnMoto(StoreContract):
+    @pytest.fixture
+    async def backend(self, moto_url: str) -> AsyncIterator[Backend]:
+        async for backend in backend_at(moto_url):
+            yield backend
+
+
+@pytest.mark.services
+@pytest.mark.xdist_group("dynamodb-local")
+class TestOnDynamoDBLocal(StoreContract):
+    @pytest.fixture
+    async def backend(self, dynamodb_local_server: Any) -> AsyncIterator[Backend]:
+        async for backend in backend_at(dynamodb_local_server.endpoint_url):
+            yield backend
+
+
+def test_init_makes_a_table_on_demand_encrypted_protected_and_with_recovery(moto_url: str) -> None:
+    table = f"t{uuid4().hex}"
+    done = DynamoDBStore(client(moto_url), table).create()
+    assert done[0] == f"table {table} created: on-demand, encrypted, protected from deletion"
+    description = client(moto_url).describe_table(TableName=table)["Table"]
+    assert description["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert description["DeletionProtectionEnabled"] is True
+    assert description["SSEDescription"]["Status"] == "ENABLED"
+    backups = client(moto_url).describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
+    assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+def test_init_sets_right_what_somebody_switched_off(moto_url: str) -> None:
+    table = f"t{uuid4().hex}"
+    store = DynamoDBStore(client(moto_url), table)
+    store.create()
+    client(moto_url).update_table(TableName=table, DeletionProtectionEnabled=False)
+    assert store.create() == ["deletion protection switched on"]
+    assert store.create() == []
+
+
+def test_a_table_that_is_not_there_is_named_with_the_remedy(moto_url: str) -> None:
+    with pytest.raises(TableMissing, match=r"DynamoDB table nowhere.*snapengine init"):
+        DynamoDBStore(client(moto_url), "nowhere").check()
+
+
+def test_a_table_of_a_newer_snapengine_is_refused(moto_url: str) -> None:
+    table = f"t{uuid4().hex}"
+    store = DynamoDBStore(client(moto_url), table)
+    store.create()
+    client(moto_url).put_item(
+        TableName=table, Item={"PK": {"S": "TABLE"}, "SK": {"S": "SCHEMA"}, "version": {"N": "2"}}
+    )
+    with pytest.raises(SchemaTooNew, match="schema 2"):
+        store.check()
+    with pytest.raises(SchemaTooNew):
+        store.create()

@@ -1,0 +1,172 @@
+"""The log's protocol under lost replies, dead writers and races between cutters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from snapengine.errors import Unreachable
+from snapengine.log import EpochCutter, StreamWriter
+from snapengine.model import Epoch, Observation, Watermarks
+from snapengine.observation_codec import decode
+from snapengine.stores.sqlite import SQLiteStore
+from snapengine.stores.sqlite_database import Database
+from snapengine.stores.sqlite_log import SQLiteLog
+from snapengine.testing.store_contract import BUCKET, Backend, T, clock, config, entry, observation
+from tests.contract.lossy import LossyStore
+
+
+@pytest.fixture
+def backend() -> Backend:
+    database = Database(":memory:")
+    store = SQLiteStore(database)
+    store.put_config(config(streams=1))
+    return Backend(SQLiteLog(database), store)
+
+
+def logged(backend: Backend, epoch: Epoch) -> list[Observation]:
+    return [
+        o
+        for stream, last in sorted(epoch.cover.items())
+        for e in backend.store.entries(BUCKET, stream, 0, last)
+        for o in decode(e.payload)
+    ]
+
+
+def writer(store: Any, name: str = "w") -> StreamWriter:
+    return StreamWriter(store, name, clock)
+
+
+async def cut(backend: Backend, now: Callable[[], int] = clock) -> Epoch:
+    return await EpochCutter(backend.log, BUCKET, now).cut()
+
+
+@pytest.mark.parametrize("step", ["put_entry", "put_by_key", "mark_done"])
+@pytest.mark.parametrize("fault", ["before", "after"])
+async def test_an_append_that_failed_anywhere_can_be_repeated_and_loses_nothing(
+    backend: Backend, step: str, fault: str
+) -> None:
+    lossy = LossyStore(backend.log)
+    lossy.fail(step, fault)
+    w = writer(lossy)
+    rows = [observation(1), observation(2)]
+    with pytest.raises(Unreachable):
+        await w.append(BUCKET, rows)
+    await w.append(BUCKET, rows)
+    epoch = await cut(backend)
+    assert set(logged(backend, epoch)) == set(rows)
+    assert set(backend.store.key_history(BUCKET, "k0001", epoch.cover)) == {rows[0]}
+
+
+async def test_a_lost_reply_is_not_taken_for_another_writers_entry(backend: Backend) -> None:
+    mine = entry(1, observation(1), nonce="mine")
+    assert await backend.log.put_entry(mine)
+    assert await backend.log.put_entry(mine)
+    assert await backend.log.head(BUCKET, 0) == 1
+
+
+async def test_a_delayed_put_that_lands_late_is_not_taken_for_the_next_batch(backend: Backend) -> None:
+    # Batch X at number 1 is given up after a lost reply; batch Y, of the same writer, comes next.
+    lossy = LossyStore(backend.log)
+    lossy.fail("put_entry", "after")
+    w = writer(lossy)
+    with pytest.raises(Unreachable):
+        await w.append(BUCKET, [observation(1)])
+    (place,) = await w.append(BUCKET, [observation(2)])
+    assert place.number == 2
+    assert logged(backend, await cut(backend)) == [observation(1), observation(2)]
+
+
+async def test_a_writer_that_slept_puts_its_entry_after_what_came_meanwhile(backend: Backend) -> None:
+    sleeper, busy = writer(backend.log, "a"), writer(backend.log, "b")
+    await sleeper.append(BUCKET, [observation(0)])
+    for i in range(1, 6):
+        await busy.append(BUCKET, [observation(i)])
+    before = await cut(backend)
+    (place,) = await sleeper.append(BUCKET, [observation(9)])
+    assert place.number == 7
+    assert logged(backend, before) == [observation(i) for i in range(6)]
+
+
+async def test_a_long_batch_is_split_and_none_of_it_is_lost(backend: Backend) -> None:
+    rows = [observation(i, key=f"{i:04d}" * 250) for i in range(1200)]
+    places = await writer(backend.log).append(BUCKET, rows)
+    assert len(places) > 2
+    assert logged(backend, await cut(backend)) == rows
+
+
+async def test_an_entry_that_no_packing_makes_small_is_still_under_dynamodb_s_limit(backend: Backend) -> None:
+    noise = "".join(chr(0x4E00 + (i * 7919) % 20_000) for i in range(341))
+    rows = [observation(i, key=f"{noise[i % 300 :]}{i}"[:341]) for i in range(500)]
+    await writer(backend.log).append(BUCKET, rows)
+    sizes = [len(e.payload) for e in backend.store.entries(BUCKET, 0, 0, await backend.log.head(BUCKET, 0))]
+    assert max(sizes) <= 200_000
+
+
+async def test_a_patient_cutter_stops_short_once_and_completes_the_second_time(backend: Backend) -> None:
+    backend.store.put_config(config(streams=1, baseline_ended=T))
+    await writer(backend.log).append(BUCKET, [observation(1)])
+    cutter = EpochCutter(backend.log, BUCKET, clock)
+    first = await cutter.cut(patient=True)
+    assert first.watermarks == Watermarks(baseline_ended=T)
+    await backend.log.put_entry(entry(2, observation(2)))  # its writer is at work, or dead
+    backend.store.put_config(config(streams=1, baseline_ended=T + 9))
+    assert await cutter.cut(patient=True) == first
+    second = await cutter.cut(patient=True)
+    assert second.cover == {0: 2}
+    assert second.watermarks == Watermarks(baseline_ended=T + 9)
+    assert backend.store.key_history(BUCKET, "k0002", second.cover) == [observation(2)]
+
+
+async def test_an_epoch_cut_short_keeps_the_watermarks_of_the_one_before(backend: Backend) -> None:
+    backend.store.put_config(config(streams=2))
+    await backend.log.put_entry(entry(1, observation(1), stream=0))
+    await backend.log.put_by_key(BUCKET, 0, 1, [observation(1)])
+    await backend.log.mark_done(BUCKET, 0, 1)
+    await backend.log.put_entry(entry(1, observation(2), stream=1))
+    backend.store.put_config(config(streams=2, baseline_ended=T))
+    epoch = await EpochCutter(backend.log, BUCKET, clock).cut(patient=True)
+    assert epoch.cover == {0: 1, 1: 0}
+    assert epoch.watermarks == Watermarks()
+
+
+class RacingStore(LossyStore):
+    """Somebody else cuts an epoch between this cutter's reads and its put."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend.log)
+        self._backend = backend
+        self.races = 2
+
+    async def put_epoch(self, bucket: str, epoch: Epoch) -> bool:
+        if self.races:
+            self.races -= 1
+            row = observation(100 + self.races)
+            await writer(self._backend.log, "rival").append(BUCKET, [row])
+            await cut(self._backend, lambda: T + 77)
+            await writer(self._backend.log, "rival").append(BUCKET, [row._replace(key="more")])
+        return await self._backend.log.put_epoch(bucket, epoch)
+
+
+async def test_a_cutter_that_lost_the_race_reads_again_and_never_covers_less(backend: Backend) -> None:
+    await writer(backend.log).append(BUCKET, [observation(1)])
+    racing = RacingStore(backend)
+    last = await EpochCutter(racing, BUCKET, clock).cut()
+    epochs = [backend.store.epoch(BUCKET, n) for n in range(1, last.number + 1)]
+    covers = [e.cover[0] for e in epochs if e]
+    times = [e.time for e in epochs if e]
+    assert racing.races == 0
+    assert covers == sorted(covers)
+    assert covers[-1] == 5
+    assert times == sorted(set(times))
+
+
+async def test_streams_that_are_added_later_are_covered_from_then_on(backend: Backend) -> None:
+    await writer(backend.log).append(BUCKET, [observation(1)])
+    first = await cut(backend)
+    backend.store.put_config(config(streams=3))
+    second = await cut(backend)
+    assert first.cover == {0: 1}
+    assert second.cover == {0: 1, 1: 0, 2: 0}
