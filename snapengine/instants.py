@@ -22,7 +22,7 @@ _LOOK_BACK = re.compile(r"-([0-9]{1,9})([smhdw])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _RFC3339 = re.compile(
     r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})[Tt ]([0-9]{2}):?([0-9]{2})(?::?([0-9]{2})(?:\.([0-9]{1,9}))?)?"
-    r"([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
+    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?"
 )
 _LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last instant of RFC 3339
 _SECONDS_BELOW = 100_000_000_000  # as milliseconds 1973; as seconds the year 5138: surely meant as seconds
@@ -47,6 +47,8 @@ def to_millis(value: TimeInput, *, now: int) -> int:
 def _parse(value: TimeInput, now: int) -> int:
     if isinstance(value, str):
         return _parse_text(value.strip(), now)
+    if isinstance(value, bool | float) or type(value).__name__ == "NaTType":
+        raise BadTime(_not_a_time(value))  # a bool passes for an int, pandas' NaT for a datetime
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
             raise BadTime(
@@ -58,8 +60,6 @@ def _parse(value: TimeInput, now: int) -> int:
         return (datetime(value.year, value.month, value.day, tzinfo=UTC) - _EPOCH) // timedelta(
             milliseconds=1
         )
-    if isinstance(value, bool | float) or type(value).__name__ in {"datetime64", "NaTType"}:
-        raise BadTime(_not_a_time(value))
     try:
         millis = index(value)
     except TypeError:
