@@ -145,9 +145,12 @@ def as_version(key: str, fact: Fact) -> ObjectVersion:
 def removal_of(facts: KeyFacts, version: ObjectVersion) -> Fact | None:
     """The fact by which a version was removed for good, if it is known.
 
-    A null version ends with the first later null fact: a removal, or a write that took its place.
+    A null version ends with the first later null fact: a removal, or a write that took its place. It is
+    known again by its ETag, as its time may have been learned better since the view was resolved; a write
+    of the same content brings its bytes back.
     """
     if version.version_id != NULL_VERSION:
         return facts.removals.get(version.version_id)
-    later = [f for f in facts.nulls if f.time > version.event_time and f.sequencer != version.sequencer]
+    own = latest_null(f for f in facts.nulls if f.kind == CREATED and f.etag == version.etag)
+    later = [f for f in facts.nulls if own is not None and latest_null((own, f)) is not own]
     return min(later, key=lambda f: (f.time, f.kind, f.etag or ""), default=None)

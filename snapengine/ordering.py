@@ -64,9 +64,42 @@ def fact_of(observation: Observation) -> Fact:
     )
 
 
-def event_rank(o: Observation) -> tuple[int, str, str]:
-    """Of two events that tell one fact differently, the least counts."""
-    return (o.event_time, sequencer_key(o.sequencer or ""), o.etag or "")
+def fill_from_listing(fact: Fact, listed: Observation) -> None:
+    """Give a fact what its event did not say; what the event said stands."""
+    fact.storage_class = listed.storage_class if fact.storage_class is None else fact.storage_class
+    fact.size = listed.size if fact.size is None else fact.size
+    fact.etag = listed.etag if fact.etag is None else fact.etag
+
+
+def event_rank(o: Observation) -> tuple[object, ...]:
+    """Of two events that tell one fact differently, the least counts; what follows the ETag breaks ties.
+
+    One event can come by two ways (SQS and EventBridge), which write it differently.
+    """
+    return (
+        o.event_time,
+        sequencer_key(o.sequencer or ""),
+        o.etag or "",
+        o.sequencer or "",
+        -1 if o.size is None else o.size,
+        o.storage_class or "",
+        o.event_name or "",
+    )
+
+
+def listing_rank(o: Observation) -> tuple[object, ...]:
+    """Of two listed observations the greater is the newer; what follows the listing's id breaks ties."""
+    return (
+        o.page_time or 0,
+        o.listing or "",
+        o.kind,
+        o.event_time,
+        o.etag or "",
+        -1 if o.position is None else o.position,
+        -1 if o.size is None else o.size,
+        o.storage_class or "",
+        o.origin,
+    )
 
 
 def places(listed: Iterable[Observation]) -> dict[str, Place]:
@@ -109,55 +142,38 @@ def lift_listed_times(entries: Sequence[Fact]) -> None:
 def latest(entries: Iterable[Fact]) -> Fact | None:
     """The latest of a key's live entries.
 
-    The latest with a sequencer and the latest without are found apart and then compared, so that the
-    answer does not hang on the order in which they came.
+    It is the one with the greatest sequencer or one without, and what a listing shows beneath another of
+    them is not it. What is left is compared by time. So the answer does not hang on the order in which
+    they came, nor on which of them a later listing showed again.
     """
-    sequenced: Fact | None = None
-    others: list[Fact] = []
-    for entry in entries:
-        if entry.sequencer is None:
-            others.append(entry)
-        elif sequenced is None or _sequenced_rank(entry) > _sequenced_rank(sequenced):
-            sequenced = entry
-    other = _latest_without_sequencer(others)
-    if sequenced is None or other is None:
-        return sequenced or other
-    if (shared := _above(other, sequenced)) is not None:
-        return other if shared else sequenced
-    return other if other.time > sequenced.time else sequenced
-
-
-def _sequenced_rank(fact: Fact) -> tuple[str, int, str]:
-    return (sequencer_key(fact.sequencer or ""), fact.time, fact.version_id)
-
-
-def _latest_without_sequencer(entries: list[Fact]) -> Fact | None:
-    """By time; those of equal time by the newest listing that shows any of them, then by version id."""
-    if len(entries) < 2:
-        return entries[0] if entries else None
-    newest = max(entry.time for entry in entries)
-    tied = [entry for entry in entries if entry.time == newest]
-
-    def rank(entry: Fact) -> tuple[int, str, int, str]:
-        if not entry.places:
-            return (-1, "", 0, entry.version_id)
-        listing, place = max(entry.places.items(), key=lambda item: (item[1].page_time, item[0]))
-        return (newest_page[listing], listing, -place.position, entry.version_id)
-
-    newest_page: dict[str, int] = {}
-    for entry in tied:
+    live = list(entries)
+    if len(live) < 2:
+        return live[0] if live else None
+    sequenced = max((e for e in live if e.sequencer is not None), key=_sequenced_rank, default=None)
+    candidates = [entry for entry in live if entry.sequencer is None or entry is sequenced]
+    top: dict[str, int] = {}
+    for entry in live:
         for listing, place in entry.places.items():
-            newest_page[listing] = max(newest_page.get(listing, 0), place.page_time)
-    return max(tied, key=rank)
+            top[listing] = min(top.get(listing, place.position), place.position)
+    standing = [e for e in candidates if all(p.position == top[name] for name, p in e.places.items())]
+    return max(standing or candidates, key=_time_rank)  # none is left if listings contradict each other
 
 
-def _above(a: Fact, b: Fact) -> bool | None:
-    """Whether the newest listing that shows both has `a` above (newer than) `b`; None if none shows both."""
-    shared = a.places.keys() & b.places.keys()
-    if not shared:
-        return None
-    listing = max(shared, key=lambda name: (a.places[name].page_time, name))
-    return a.places[listing].position < b.places[listing].position
+def is_after(a: Fact, b: Fact) -> bool:
+    """Whether `a` came after `b`: by sequencers if both have one, else by time."""
+    if a.sequencer is not None and b.sequencer is not None:
+        return sequencer_key(a.sequencer) > sequencer_key(b.sequencer)
+    return a.time > b.time
+
+
+def _sequenced_rank(fact: Fact) -> tuple[str, int, str, str]:
+    return (sequencer_key(fact.sequencer or ""), fact.time, fact.version_id, fact.kind)
+
+
+def _time_rank(fact: Fact) -> tuple[object, ...]:
+    """By time, then with a sequencer after without; then by the newest listing, then by name."""
+    newest = max(((p.page_time, name, -p.position) for name, p in fact.places.items()), default=(-1, "", 0))
+    return (fact.time, fact.sequencer is not None, newest, fact.version_id, fact.kind)
 
 
 def latest_null(facts: Iterable[Fact]) -> Fact | None:
@@ -175,8 +191,8 @@ def latest_null(facts: Iterable[Fact]) -> Fact | None:
     return other if _null_rank(other)[:2] > (sequenced.time, 1) else sequenced
 
 
-def _null_rank(fact: Fact) -> tuple[int, int, str, str]:
+def _null_rank(fact: Fact) -> tuple[int, int, int, str, str]:
     """A listed null was the newest when its page was requested: after every fact before that instant."""
     if fact.page_time is not None:
-        return (fact.page_time, -1, fact.kind, fact.etag or "")
-    return (fact.time, 0, fact.kind, fact.etag or "")
+        return (fact.page_time, -1, fact.time, fact.kind, fact.etag or "")
+    return (fact.time, 0, 0, fact.kind, fact.etag or "")
