@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from snapengine.engine import Engine, EpochInput
     from snapengine.instants import TimeInput
     from snapengine.settings import Settings
-    from snapengine.view import View
+    from snapengine.views import View
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
     "view",
 ]
 
-_LAZY = {"Diff": "diff", "Engine": "engine", "Settings": "settings", "View": "view"}
+_LAZY = {"Diff": "diff", "Engine": "engine", "Settings": "settings", "View": "views"}
 
 
 def view(bucket: str, at: TimeInput = "now", *, prefix: str = "", epoch: EpochInput = None) -> View:

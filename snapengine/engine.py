@@ -26,7 +26,7 @@ from snapengine.stores.dynamodb import DynamoDBStore
 from snapengine.stores.objects import S3Objects
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import MEMORY, Database
-from snapengine.view import View
+from snapengine.views import View
 
 if TYPE_CHECKING:
     import pyarrow as pa

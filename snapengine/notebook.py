@@ -13,7 +13,7 @@ from snapengine.instants import render
 
 if TYPE_CHECKING:
     from snapengine.diff import Diff
-    from snapengine.view import View
+    from snapengine.views import View
 
 _ROWS = 8
 _CARD = (

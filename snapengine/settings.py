@@ -31,9 +31,13 @@ class Settings(BaseSettings):
         default_factory=_default_store,
         description="Where the log is kept: `dynamodb://TABLE` or `sqlite:///PATH`.",
     )
-    streams: int = Field(8, ge=1, le=1024, description="Streams of a newly enabled bucket's log.")
-    settle_seconds: int = Field(120, ge=0, description="How long after an instant its events may come late.")
-    actor: str | None = Field(None, description="Who the audit log names; by default the AWS identity.")
+    streams: int = Field(default=8, ge=1, le=1024, description="Streams of a newly enabled bucket's log.")
+    settle_seconds: int = Field(
+        default=120, ge=0, description="How long after an instant its events may come late."
+    )
+    actor: str | None = Field(
+        default=None, description="Who the audit log names; by default the AWS identity."
+    )
 
     @classmethod
     def settings_customise_sources(

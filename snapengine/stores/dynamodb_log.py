@@ -69,9 +69,12 @@ class DynamoDBLog:
         }
         requests = [{"PutRequest": {"Item": item}} for item in items.values()]
         batches = [requests[i : i + BATCH_ITEMS] for i in range(0, len(requests), BATCH_ITEMS)]
-        async with asyncio.TaskGroup() as group:
-            for batch in batches:
-                group.create_task(self._write(batch))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for batch in batches:
+                    group.create_task(self._write(batch))
+        except ExceptionGroup as failed:  # one batch's failure stops the others; one error tells it
+            raise failed.exceptions[0] from failed
 
     async def _write(self, requests: list[dict[str, Any]]) -> None:
         """Write until nothing is unprocessed. A reply that is lost is one more repetition."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -39,13 +39,13 @@ class Backend:
     store: Store
 
 
-def config(**changes: object) -> BucketConfig:
+def config(**changes: Any) -> BucketConfig:
     """A registered bucket with two streams."""
     base = BucketConfig(bucket=BUCKET, region="us-east-1", account="123456789012", streams=2)
-    return replace(base, **changes)  # type: ignore[arg-type]  # field names and types are the caller's
+    return replace(base, **changes)
 
 
-def observation(number: int = 0, **changes: object) -> Observation:
+def observation(number: int = 0, **changes: Any) -> Observation:
     """An observation of its own."""
     base = Observation(CREATED, f"k{number:04d}", f"v{number}", T + number, f"{number:016X}", 10, "e", None)
     return base._replace(**changes)
