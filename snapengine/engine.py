@@ -109,13 +109,13 @@ class Engine:
         async with self.async_client("dynamodb") as client:
             yield DynamoDBLog(client, rest)
 
-    def async_client(self, service: Any) -> Any:
-        """An aioboto3 client, as an asynchronous context manager."""
+    def async_client(self, service: Any, **options: Any) -> Any:
+        """An aioboto3 client, as an asynchronous context manager. Options go before our own."""
         import aioboto3
         from aiobotocore.config import AioConfig
 
         with translated(service):
-            return aioboto3.Session().client(service, config=AioConfig(**_OPTIONS))
+            return aioboto3.Session().client(service, config=AioConfig(**(_OPTIONS | options)))
 
     def client(self, service: Any) -> Any:
         """A boto3 client of its own. Raises `UsageError` without a region."""

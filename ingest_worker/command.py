@@ -1,0 +1,67 @@
+"""`snapengine worker`: options, signals, exit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option(help="Consume this bucket's queue. Repeatable. By default all enabled buckets'."),
+    ] = None,
+    queue_url: Annotated[
+        list[str] | None, typer.Option(help="Consume this queue, whatever buckets it serves. Repeatable.")
+    ] = None,
+    polls: Annotated[int, typer.Option(min=1, max=32, help="Long polls at once, for each queue.")] = 4,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when the queues are empty and all is committed.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="The writer's name; by default made of host, process and chance.")
+    ] = None,
+    http_host: Annotated[str, typer.Option(help="Where health and metrics are served.")] = "127.0.0.1",
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Its port; 0 takes a free one and logs it.")
+    ] = 9464,
+    no_http: Annotated[bool, typer.Option("--no-http", help="Serve no health and no metrics.")] = False,
+) -> None:
+    """Read S3's events from the queues into the log, until told to stop (SIGTERM, Ctrl-C).
+
+    Logs are JSON lines on stderr. Exits with 0 once what it had received is committed and deleted.
+    """
+    import asyncio
+
+    from snapengine.engine import Engine
+    from snapengine.errors import UsageError
+
+    try:
+        from ingest_worker import logs
+        from ingest_worker.signals import run_until_told
+        from ingest_worker.worker import Options, Worker
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"The worker needs {error.name}: install its extra, `pip install 'snapengine[worker]'`."
+        ) from error
+
+    logs.configure()
+    options = Options(
+        name=name or _identity(),
+        buckets=tuple(bucket or ()),
+        queue_urls=tuple(queue_url or ()),
+        polls=polls,
+        once=once,
+        http_host=http_host,
+        http_port=None if no_http else http_port,
+    )
+    asyncio.run(run_until_told(Worker(Engine(), options)))
+
+
+def _identity() -> str:
+    import os
+    import secrets
+    import socket
+
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

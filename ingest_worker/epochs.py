@@ -1,0 +1,160 @@
+"""Sees to it that what was committed becomes visible: cuts epochs, of each bucket one a second or so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from ingest_worker import logs
+from ingest_worker.backoff import delays
+from ingest_worker.metrics import Metrics
+from snapengine.log import Committed, EpochCutter
+from snapengine.model import Epoch
+from snapengine.ports import Clock, LogStore
+
+PACE: Final = 1_000
+"""Milliseconds between two epochs of a bucket, as far as workers cut them."""
+
+SWEEP: Final = 60.0
+"""Seconds after which a bucket is looked at without news of our own: other workers may have died with entries
+that no epoch covers."""
+
+
+class Epochs:
+    """Cuts epochs through the logs of several buckets. Several workers may: each loses or wins harmlessly.
+
+    A cutter keeps state from cut to cut, so there is one for each bucket, and one cut of it at a time.
+    """
+
+    def __init__(self, store: LogStore, clock: Clock, metrics: Metrics, *, sweep: float = SWEEP) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._sweep = sweep
+        self._buckets: dict[str, _Bucket] = {}
+        self._start: Callable[[_Bucket], None] = _not_kept
+
+    def note(self, places: Sequence[Committed]) -> None:
+        """Entries that are to be covered."""
+        for place in places:
+            bucket = self._of(place.bucket)
+            bucket.wanted[place.stream] = max(place.number, bucket.wanted.get(place.stream, 0))
+            bucket.news.set()
+
+    def watch(self, name: str) -> None:
+        """Look at a bucket now and every so often, though nothing was committed for it here."""
+        self._of(name)
+
+    def _of(self, name: str) -> _Bucket:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            cutter = EpochCutter(self._store, name, self._clock)
+            bucket = self._buckets[name] = _Bucket(name, cutter)
+            self._start(bucket)
+        return bucket
+
+    async def cover(self, name: str) -> None:
+        """Return once an epoch covers what was noted, cutting where nobody else does.
+
+        Patient, so it may take two cuts where a living writer is at work on an entry before ours.
+        """
+        bucket = self._of(name)
+        async with bucket.lock:
+            waited_for = -1
+            newest = await self._store.newest_epoch(name)
+            while not bucket.covered_by(newest):
+                age = self._clock() - newest.time if newest else PACE
+                if newest and age < PACE and newest.number != waited_for:
+                    # Only once for each epoch: its time may be ahead of our clock for longer than that.
+                    waited_for = newest.number
+                    await asyncio.sleep(min(PACE - age, PACE) / 1000)
+                    newest = await self._store.newest_epoch(name)
+                else:
+                    newest = await self._cut(bucket, newest, patient=True)
+
+    async def _cut(self, bucket: _Bucket, before: Epoch | None, *, patient: bool) -> Epoch:
+        epoch = await bucket.cutter.cut(patient=patient)
+        # Another may have cut it at this very moment: counting is all that this is for.
+        if before is None or epoch.number > before.number:
+            self._metrics.epochs.labels(bucket.name).inc()
+        return epoch
+
+    async def _look(self, bucket: _Bucket, *, patient: bool) -> None:
+        async with bucket.lock:
+            before = await self._store.newest_epoch(bucket.name)
+            bucket.covered_by(await self._cut(bucket, before, patient=patient))
+
+    async def cut_all(self, *, everything: bool = False) -> None:
+        """A last cut of each bucket for which something was noted, or of every one that was ever noted or
+        watched; waiting for nobody. Raises what fails.
+        """
+        for bucket in self._buckets.values():
+            if everything or bucket.wanted:
+                await self._look(bucket, patient=False)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Within, what is noted gets covered, and every watched bucket swept. Failures are tried again."""
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+
+            def start(bucket: _Bucket) -> None:
+                tasks.append(group.create_task(self._keep(bucket)))
+
+            for bucket in self._buckets.values():
+                start(bucket)
+            self._start = start
+            try:
+                yield
+            finally:
+                self._start = _not_kept
+                for task in tasks:
+                    task.cancel()
+
+    async def _keep(self, bucket: _Bucket) -> None:
+        loop = asyncio.get_running_loop()
+        pauses = delays()
+        sweep_at = loop.time()
+        while True:
+            try:
+                if loop.time() >= sweep_at:
+                    await self._look(bucket, patient=True)
+                    sweep_at = loop.time() + self._sweep
+                await self.cover(bucket.name)
+            except Exception as error:  # noqa: BLE001  # nothing is lost: the entries stay, and wanted
+                self._metrics.failed("epoch")
+                pause = next(pauses)
+                logs.warning(
+                    "epoch-failed", bucket=bucket.name, again_in=round(pause, 3), **logs.reason(error)
+                )
+                await asyncio.sleep(pause)
+                continue
+            pauses = delays()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(sweep_at):
+                    await bucket.news.wait()
+            bucket.news.clear()
+
+
+class _Bucket:
+    """A bucket's cutter, and what is to be covered."""
+
+    def __init__(self, name: str, cutter: EpochCutter) -> None:
+        self.name = name
+        self.cutter = cutter
+        self.lock = asyncio.Lock()
+        self.news = asyncio.Event()
+        self.wanted: dict[int, int] = {}
+        """For each stream the last entry noted that no epoch is known to cover."""
+
+    def covered_by(self, epoch: Epoch | None) -> bool:
+        """Whether the epoch covers all that is wanted. What it covers is wanted no more."""
+        cover = epoch.cover if epoch else {}
+        self.wanted = {s: number for s, number in self.wanted.items() if number > cover.get(s, 0)}
+        return not self.wanted
+
+
+def _not_kept(_: _Bucket) -> None:
+    """Where nobody keeps the epochs (a Lambda environment), `cover` is called for each bucket."""

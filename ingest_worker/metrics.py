@@ -1,0 +1,85 @@
+"""What the worker counts, for Prometheus: a registry of its own, and every label of bounded cardinality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ingest_worker.envelopes import TEST_EVENT
+from snapengine.model import Observation
+
+Step = Literal["registry", "receive", "commit", "delete", "visibility", "set-aside", "epoch"]
+"""Where something can fail."""
+
+MAX_TYPES: Final = 50
+"""Event types that are counted by name; types are whatever the queue was sent, so the rest are `other`."""
+
+_FLUSH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """One per process. Buckets are labels only once something was committed for them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.received = self._counter("messages_received", "Messages received, each time they come.")
+        self.left = self._counter("messages_left", "Messages left in the queue, to come again.")
+        self.malformed = self._counter("messages_malformed", "Messages that can't be parsed.")
+        self.set_aside = self._counter("messages_set_aside", "Messages sent on to the dead-letter queue.")
+        self.deleted = self._counter("messages_deleted", "Messages deleted from their queue.")
+        self.tests = self._counter("test_events", "Test events that S3 sent.")
+        self.observations = self._counter("observations", "Observations committed.", "bucket")
+        self.duplicates = self._counter("duplicates", "Of these, the same again within some 50,000.")
+        self.batches = self._counter("batches", "Batches committed.")
+        self.epochs = self._counter("epochs", "Epochs cut.", "bucket")
+        self.lag = self._gauge(
+            "lag_seconds", "When the last batch was committed: how long ago its newest event was.", "bucket"
+        )
+        self.in_flight = self._gauge("in_flight_messages", "Messages received and not yet dealt with.")
+        self.flush = Histogram(
+            "snapengine_worker_flush_seconds",
+            "How long the commit of a batch took.",
+            buckets=_FLUSH_SECONDS,
+            registry=self.registry,
+        )
+        self._unknown = self._counter("unknown_types", "Events that tell of no fact.", "type")
+        self._types: set[str] = set()
+        failures = self._counter("failures", "What failed, each time.", "step")
+        self._failures = {step: failures.labels(step) for step in get_args(Step)}
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"snapengine_worker_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"snapengine_worker_{name}", text, labels, registry=self.registry)
+
+    def no_fact(self, event_type: str) -> None:
+        """A record that holds no observation."""
+        if event_type == TEST_EVENT:
+            self.tests.inc()
+            return
+        if event_type not in self._types:
+            if len(self._types) >= MAX_TYPES:
+                event_type = "other"
+            self._types.add(event_type)
+        self._unknown.labels(event_type).inc()
+
+    def failed(self, step: Step) -> None:
+        self._failures[step].inc()
+
+    def committed(self, bucket: str, observations: Sequence[Observation], duplicates: int, now: int) -> None:
+        """A batch, at least one observation, committed at `now` (UTC milliseconds)."""
+        self.batches.inc()
+        self.observations.labels(bucket).inc(len(observations))
+        self.duplicates.inc(duplicates)
+        newest = max(o.event_time for o in observations)
+        self.lag.labels(bucket).set(max(0, now - newest) / 1000)
+
+    def watch_in_flight(self, count: Callable[[], int]) -> None:
+        self.in_flight.set_function(count)
+
+    def text(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

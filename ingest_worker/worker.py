@@ -1,0 +1,225 @@
+"""The worker: a consumer for each queue, epochs, the endpoint, and an end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ingest_worker import logs
+from ingest_worker.consumer import Consumer
+from ingest_worker.epochs import Epochs
+from ingest_worker.failures import plain
+from ingest_worker.http import served
+from ingest_worker.metrics import Metrics
+from ingest_worker.readiness import StoreCheck
+from ingest_worker.sqs import SQSQueue
+from ingest_worker.targets import Target, targets
+from snapengine.engine import Engine
+from snapengine.errors import NotFound, SnapEngineError, TryAgain
+from snapengine.log import StreamWriter
+from snapengine.model import BucketConfig
+
+REFRESH: Final = 30.0
+"""Seconds after which the registry is read again: for buckets newly enabled, and for those no more."""
+
+GRACE: Final = 20.0
+"""Seconds to finish what is in hand once told to stop; ECS and Kubernetes kill after 30."""
+
+ONCE_PATIENCE: Final = 60.0
+"""Seconds of an outage after which a worker that is to end by itself leaves the messages."""
+
+CONNECTIONS: Final = 1_000
+"""To SQS, at most. Each long poll holds one, and a deletion must never wait for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command's options say."""
+
+    name: str
+    """The writer's identity; it chooses the stream. No two workers need the same, or different ones."""
+    buckets: tuple[str, ...] = ()
+    queue_urls: tuple[str, ...] = ()
+    polls: int = 4
+    """At once, for each queue."""
+    once: bool = False
+    http_host: str = "127.0.0.1"
+    http_port: int | None = None
+    """None: no endpoint."""
+
+
+class Worker:
+    """Runs until it is told to stop, or with `once` until its queues are empty."""
+
+    def __init__(
+        self, engine: Engine, options: Options, *, grace: float = GRACE, refresh: float = REFRESH
+    ) -> None:
+        self.metrics = Metrics()
+        self.metrics.watch_in_flight(self._in_flight)
+        self._engine = engine
+        self._options = options
+        self._grace = grace
+        self._refresh = refresh
+        self._consumers: dict[str, Consumer] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._troubles: dict[str, str] = {}
+        self._left = 0
+        self._stopping = False
+        self._store = StoreCheck(self._check_store)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Returns when all that was received is committed, deleted and covered by an epoch.
+
+        Raises `TryAgain` if that took longer than the grace after `stop`, or if `once` left messages; they
+        are in their queues. Raises what the registry raises at the start, and `NotFound` for a queue that
+        was asked for and is not there.
+        """
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                await self._run(stop, limit)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TryAgain(
+                f"Stopped after {self._grace:.0f} s without having finished what was in hand. Nothing is "
+                "lost: those messages come again, to the next worker."
+            ) from None
+        except ExceptionGroup as group:
+            raise plain(group) from group
+        if self._options.once and self._left:
+            raise TryAgain(f"{self._left} messages were left in their queues; the log says why.")
+
+    async def _run(self, stop: asyncio.Event, limit: asyncio.Timeout) -> None:
+        wanted = await self._targets()
+        async with (
+            self._engine.async_client("sqs", max_pool_connections=CONNECTIONS) as sqs,
+            self._engine.log() as store,
+        ):
+            epochs = Epochs(store, self._engine.clock, self.metrics)
+            log = StreamWriter(store, self._options.name, self._engine.clock)
+            logs.info("started", name=self._options.name, store=self._engine.settings.store)
+            async with self._endpoint(), epochs.kept(), asyncio.TaskGroup() as group:
+                await self._supervise(_Parts(group, sqs, log, epochs), wanted, stop)
+                self._stopping = True
+                logs.info("stopping", in_flight=self._in_flight())
+                limit.reschedule(asyncio.get_running_loop().time() + self._grace)
+                for consumer in self._consumers.values():
+                    consumer.stop()
+            await epochs.cut_all(everything=self._options.once)
+            logs.info("stopped")
+
+    @asynccontextmanager
+    async def _endpoint(self) -> AsyncIterator[None]:
+        options = self._options
+        if options.http_port is None:
+            yield
+            return
+        async with served(options.http_host, options.http_port, self.metrics, self.troubles):
+            yield
+
+    async def troubles(self) -> list[str]:
+        """Why the worker is not ready, in words; empty if it is."""
+        store = await self._store.trouble()
+        return [
+            *(["Stopping."] if self._stopping else []),
+            *([store] if store else []),
+            *self._troubles.values(),
+            *(trouble for consumer in self._consumers.values() for trouble in consumer.troubles()),
+        ]
+
+    def _in_flight(self) -> int:
+        return sum(len(consumer.in_hand) for consumer in self._consumers.values())
+
+    async def _targets(self) -> dict[str, Target]:
+        registered = await asyncio.to_thread(self._registered)
+        return targets(registered, self._options.buckets, self._options.queue_urls)
+
+    # Both in threads: the store's client blocks, and so does building it.
+
+    def _registered(self) -> list[BucketConfig]:
+        return self._engine.store.buckets()
+
+    def _check_store(self) -> None:
+        self._engine.store.check()
+
+    async def _supervise(self, parts: _Parts, wanted: dict[str, Target], stop: asyncio.Event) -> None:
+        """Keep a consumer for each queue until told to stop, or with `once` until all have ended."""
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            if not wanted:
+                logs.warning("no-bucket-enabled", remedy="Run `snapengine enable-bucket BUCKET`.")
+            self._follow(parts, wanted)
+            if self._options.once:
+                await self._ended(stopped)
+                return
+            while not (await asyncio.wait([stopped], timeout=self._refresh))[0]:
+                await self._reread(parts)
+        finally:
+            stopped.cancel()
+
+    async def _ended(self, stopped: asyncio.Task[bool]) -> None:
+        while self._tasks and not stopped.done():
+            await asyncio.wait([stopped, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _reread(self, parts: _Parts) -> None:
+        try:
+            wanted = await self._targets()
+        except SnapEngineError as error:
+            self.metrics.failed("registry")
+            self._troubles["registry"] = str(error)
+            logs.warning("registry-failed", **logs.reason(error))
+            return
+        self._troubles.clear()
+        self._follow(parts, wanted)
+
+    def _follow(self, parts: _Parts, wanted: dict[str, Target]) -> None:
+        for url in self._consumers.keys() - wanted.keys():
+            self._consumers[url].stop()
+        for url in wanted.keys() - self._consumers.keys():
+            queue = SQSQueue(parts.sqs, url)
+            self._consumers[url] = Consumer(
+                queue,
+                parts.log,
+                self._engine.clock,
+                self.metrics,
+                parts.epochs.note,
+                dead_letter_url=wanted[url].dead_letter_url,
+                polls=self._options.polls,
+                once=self._options.once,
+                patience=ONCE_PATIENCE if self._options.once else math.inf,
+            )
+            self._tasks[url] = parts.group.create_task(self._consume(wanted[url]))
+            logs.info("consuming", queue=queue.name)
+            for bucket in wanted[url].buckets:
+                parts.epochs.watch(bucket)
+
+    async def _consume(self, target: Target) -> None:
+        consumer = self._consumers[target.url]
+        try:
+            await consumer.run()
+        except ExceptionGroup as group:
+            error = plain(group)
+            if target.required or self._options.once or not isinstance(error, NotFound):
+                raise
+            # One bucket's queue is gone: the others' are not to suffer. The next refresh looks again.
+            self.metrics.failed("receive")
+            self._troubles[target.url] = str(error)
+            logs.error("queue-missing", queue=target.url, **logs.reason(error))
+        finally:
+            self._left += consumer.left
+            del self._consumers[target.url], self._tasks[target.url]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What every consumer shares."""
+
+    group: asyncio.TaskGroup
+    sqs: Any
+    log: StreamWriter
+    epochs: Epochs
