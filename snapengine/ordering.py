@@ -124,7 +124,9 @@ def lift_listed_times(entries: Sequence[Fact]) -> None:
         for listing, place in entry.places.items():
             listings.setdefault(listing, []).append((place.position, entry))
     stacks = [
-        [entry for _, entry in sorted(stack, key=lambda item: -item[0])]  # the oldest first
+        [
+            entry for _, entry in sorted(stack, key=lambda item: (-item[0], _time_rank(item[1])))
+        ]  # oldest first
         for stack in listings.values()
     ]
     moved = True
