@@ -1,0 +1,87 @@
+"""PURE: what was read of a bucket, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from snapengine.buckets import queues, rules
+from snapengine.buckets.queues import QueueFacts
+from snapengine.model import BucketConfig
+
+GAP = "gap"
+"""The note that events may have been missed, and that all is to be listed again."""
+
+Versioning = Literal["off", "Enabled", "Suspended"]
+
+
+@dataclass(frozen=True, slots=True)
+class BucketFacts:
+    """What was read of a bucket, its queues and its registration."""
+
+    bucket: str
+    account: str
+    """The caller's: the queues are made there."""
+    queue_region: str
+    region: str = ""
+    """The bucket's."""
+    partition: str = "aws"
+    real_aws: bool = True
+    """False for an endpoint of another server than AWS's."""
+    owned_by_caller: bool = True
+    versioning: Versioning = "off"
+    mfa_delete: bool = False
+    notification: Mapping[str, Any] = field(default_factory=dict)
+    unknown_elements: tuple[str, ...] = ()
+    """XML of the notification configuration that the SDK would drop."""
+    lifecycle: tuple[Mapping[str, Any], ...] = ()
+    object_lock: bool = False
+    replicates_to: tuple[str, ...] = ()
+    """The buckets that this one is replicated to."""
+    replica: str | None = None
+    """A key of this bucket that is a replica, if one was found among the few looked at."""
+    queue: QueueFacts | None = None
+    dead_letters: QueueFacts | None = None
+    config: BucketConfig | None = None
+    unfinished: bool = False
+    """An earlier run was stopped after it had found that events may have been missed."""
+    store: str = ""
+    """The log's address."""
+
+
+def is_directory_bucket(bucket: str) -> bool:
+    """By its name, which ends so for these alone. Source: S3 User Guide, "Directory bucket naming rules"."""
+    return bucket.endswith("--x-s3")
+
+
+def queue_arns(facts: BucketFacts) -> tuple[str, str]:
+    """Of the event queue and of its dead-letter queue: as they are, or as they will be."""
+    names = queues.queue_name(facts.bucket), queues.dead_letter_name(facts.bucket)
+    there = facts.queue, facts.dead_letters
+    event, dead = (
+        queue.arn if queue else queues.queue_arn(facts.partition, facts.queue_region, facts.account, name)
+        for queue, name in zip(there, names, strict=True)
+    )
+    return event, dead
+
+
+def wanted_settings(facts: BucketFacts) -> tuple[dict[str, str], dict[str, str]]:
+    """The attributes of the event queue and of its dead-letter queue."""
+    event, dead = queue_arns(facts)
+    return (
+        queues.queue_settings(
+            arn=event,
+            dead_letter_arn=dead,
+            bucket=facts.bucket,
+            partition=facts.partition,
+            account=facts.account,
+        ),
+        queues.dead_letter_settings(source_arn=event),
+    )
+
+
+def rule_stands(facts: BucketFacts, prefix: str) -> bool:
+    """Whether our rule is there and as it should be."""
+    wanted = rules.wanted_rule(queue_arns(facts)[0], prefix)
+    return rules.same_rule(rules.our_rule(facts.notification), wanted)

@@ -1,0 +1,194 @@
+"""Reads what a plan needs to know of a bucket and its queues. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from snapengine.buckets import queues, rules
+from snapengine.buckets.asking import asking
+from snapengine.buckets.clock import ServerClock
+from snapengine.buckets.facts import GAP, BucketFacts, Versioning, is_directory_bucket
+from snapengine.buckets.lease import ENABLE
+from snapengine.buckets.listing import list_versions
+from snapengine.buckets.queues import QueueFacts
+from snapengine.buckets.replies import local_name, parse_xml, with_xml
+from snapengine.engine import Engine
+from snapengine.errors import UsageError
+from snapengine.model import CREATED
+from snapengine.stores.aws_errors import code_of
+
+_SAMPLED = 5
+"""How many objects are looked at for a sign of replication."""
+_AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn", "api.aws", "amazonaws.eu", "on.aws")
+_NO_QUEUE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
+
+
+def read_facts(engine: Engine, bucket: str) -> BucketFacts:
+    """What stands now. Raises our errors: `PermissionMissing` names the IAM action, `BucketUnknown`,
+    `CredentialsMissing`, `Unreachable`; `TableMissing` before S3 is asked anything."""
+    if ":" in bucket or "/" in bucket:
+        raise UsageError(f"{bucket!r} is no bucket's name. Give the name alone, without s3:// or an ARN.")
+    engine.store.check()
+    account, partition = caller(engine)
+    here = str(engine.sqs.meta.region_name)
+    if is_directory_bucket(bucket):
+        return BucketFacts(bucket, account, here)
+    with asking(f"bucket {bucket}"):
+        region = _region(engine, bucket) or here
+        owned = _owned(engine, bucket, account)
+    config = engine.store.config(bucket)
+    if not owned or region != here:  # refused by these alone, and much of the rest could not be read
+        return BucketFacts(bucket, account, here, region, partition, owned_by_caller=owned, config=config)
+    versioning, mfa_delete = _versioning(engine, bucket, account)
+    notification, unknown = read_notification(engine, bucket, account)
+    return BucketFacts(
+        bucket=bucket,
+        account=account,
+        queue_region=here,
+        region=region,
+        partition=partition,
+        real_aws=is_aws(str(engine.sqs.meta.endpoint_url)),
+        versioning=versioning,
+        mfa_delete=mfa_delete,
+        notification=notification,
+        unknown_elements=unknown,
+        lifecycle=tuple(_optional(engine, "get_bucket_lifecycle_configuration", bucket, account, "Rules")),
+        object_lock=bool(
+            _optional(engine, "get_object_lock_configuration", bucket, account, "ObjectLockConfiguration")
+        ),
+        replicates_to=_replicates_to(engine, bucket, account),
+        replica=_a_replica(engine, bucket, account),
+        queue=read_queue(engine, queues.queue_name(bucket)),
+        dead_letters=read_queue(engine, queues.dead_letter_name(bucket)),
+        config=config,
+        unfinished=bool((engine.store.progress(bucket, ENABLE) or {}).get(GAP)),
+        store=engine.settings.store,
+    )
+
+
+def is_aws(endpoint_url: str) -> bool:
+    """Whether an endpoint is AWS's own."""
+    host = urlsplit(endpoint_url).hostname or ""
+    return any(host == domain or host.endswith(f".{domain}") for domain in _AWS_DOMAINS)
+
+
+def caller(engine: Engine) -> tuple[str, str]:
+    """The account whose credentials these are, and its partition (`aws`, `aws-cn`, …)."""
+    with asking("AWS STS"):
+        identity = engine.client("sts").get_caller_identity()
+    return str(identity["Account"]), str(identity["Arn"]).split(":")[1]
+
+
+def _region(engine: Engine, bucket: str) -> str | None:
+    """None where the server has no such notion; AWS always says it."""
+    reply = engine.s3.head_bucket(Bucket=bucket)
+    return reply["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+
+
+def _owned(engine: Engine, bucket: str, account: str) -> bool:
+    """Whether the account owns the bucket, which S3 tells only by refusing if it does not. That nothing
+    else is refused, the call before without the condition has shown."""
+    try:
+        engine.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
+    except ClientError as error:
+        if code_of(error) in {"403", "AccessDenied"}:
+            return False
+        raise
+    return True
+
+
+def _versioning(engine: Engine, bucket: str, account: str) -> tuple[Versioning, bool]:
+    with asking(f"bucket {bucket}"):
+        reply = engine.s3.get_bucket_versioning(Bucket=bucket, ExpectedBucketOwner=account)
+    return reply.get("Status", "off"), reply.get("MFADelete") == "Enabled"
+
+
+def read_notification(engine: Engine, bucket: str, account: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The configuration as the API's dict, and the XML elements that the SDK left out of it."""
+    reply, unknown, _ = notification_at(engine, bucket, account, ServerClock())
+    return reply, unknown
+
+
+def notification_at(
+    engine: Engine, bucket: str, account: str, clock: ServerClock
+) -> tuple[dict[str, Any], tuple[str, ...], int]:
+    """The same, and an instant by S3's clock (UTC milliseconds) when it was read, as near as is known."""
+    sent = clock.now()
+    with asking(f"bucket {bucket}"):
+        reply, body = with_xml(
+            engine.s3,
+            "GetBucketNotificationConfiguration",
+            "get_bucket_notification_configuration",
+            parsed=True,
+            Bucket=bucket,
+            ExpectedBucketOwner=account,
+        )
+    clock.heard(reply, sent)
+    reply.pop("ResponseMetadata")
+    names = {local_name(element) for rule in parse_xml(body) for element in rule.iter()} if body else set()
+    return reply, tuple(sorted(names - rules.KNOWN_ELEMENTS)), clock.about(clock.now())
+
+
+_ABSENT = {
+    "NoSuchLifecycleConfiguration",
+    "ReplicationConfigurationNotFoundError",
+    "ObjectLockConfigurationNotFoundError",
+}
+_UNSUPPORTED = {"NotImplemented", "MethodNotAllowed", "501", "405"}
+
+
+def _optional(engine: Engine, method: str, bucket: str, account: str, part: str) -> Any:
+    """A part of the bucket's settings; an empty tuple where there is none, or where a server that is not
+    AWS's has no such thing."""
+    with asking(f"bucket {bucket}"):
+        try:
+            reply = getattr(engine.s3, method)(Bucket=bucket, ExpectedBucketOwner=account)
+        except ClientError as error:
+            lacking = not is_aws(str(engine.s3.meta.endpoint_url)) and code_of(error) in _UNSUPPORTED
+            if code_of(error) in _ABSENT or lacking:
+                return ()
+            raise
+    return reply.get(part, ())
+
+
+def _replicates_to(engine: Engine, bucket: str, account: str) -> tuple[str, ...]:
+    found = _optional(engine, "get_bucket_replication", bucket, account, "ReplicationConfiguration")
+    targets = (rule["Destination"]["Bucket"] for rule in (found or {}).get("Rules", ()))
+    return tuple(sorted({str(arn).rpartition(":")[2] for arn in targets}))
+
+
+def _a_replica(engine: Engine, bucket: str, account: str) -> str | None:
+    """A key whose newest version is a replica, if the first few show one.
+
+    S3 does not tell a bucket that it is a replication destination; only its objects know. So a bucket that
+    is one may go unnoticed. Objects that cannot be looked at count as no sign. The listing is needed: what
+    the baseline will be denied is better known now.
+    """
+    page = next(list_versions(engine.s3, bucket, page_size=4 * _SAMPLED, owner=account))
+    current = [entry for entry in page.entries if entry.kind == CREATED and entry.is_latest]
+    for entry in current[:_SAMPLED]:
+        try:
+            reply = engine.s3.head_object(Bucket=bucket, Key=entry.key, ExpectedBucketOwner=account)
+        except (ClientError, BotoCoreError):
+            continue
+        if reply.get("ReplicationStatus") == "REPLICA":
+            return entry.key
+    return None
+
+
+def read_queue(engine: Engine, name: str) -> QueueFacts | None:
+    """A queue of ours as it stands, or None."""
+    with asking(f"queue {name}"):
+        try:
+            url = engine.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+            reply: Any = engine.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+            tags = engine.sqs.list_queue_tags(QueueUrl=url).get("Tags", {})
+        except ClientError as error:
+            if code_of(error) in _NO_QUEUE:
+                return None
+            raise
+    attributes = reply["Attributes"]
+    return QueueFacts(name, url, attributes["QueueArn"], attributes, tags)

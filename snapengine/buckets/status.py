@@ -1,0 +1,165 @@
+"""What is on, how far behind it is, and what somebody has changed: each as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snapengine.buckets.advice import warnings_for
+from snapengine.buckets.facts import rule_stands
+from snapengine.buckets.lease import LASTS_MS
+from snapengine.buckets.plan import drift, not_assured
+from snapengine.buckets.queues import QueueFacts
+from snapengine.buckets.reading import read_facts
+from snapengine.buckets.refusals import out_of_reach
+from snapengine.engine import Engine
+from snapengine.errors import BucketNotEnabled, BucketUnknown, SnapEngineError
+from snapengine.model import BASELINE, BucketConfig
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """SQS's own counts, which are approximate."""
+
+    url: str
+    visible: int
+    """Waiting to be received."""
+    in_flight: int
+    """Received, and not deleted yet."""
+    delayed: int
+    oldest_age_seconds: int | None
+    """None: SQS tells it to CloudWatch alone, as `ApproximateAgeOfOldestMessage`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineStatus:
+    """The first listing of all versions; instants in UTC milliseconds."""
+
+    state: str
+    """`not started`, `running` (heard of within the last minute), `stopped` (run `enable-bucket` again) or
+    `ended`."""
+    versions: int | None
+    """Listed so far; None where it is not running."""
+    markers: int | None
+    started: int | None
+    ended: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketStatus:
+    """All that `status` says of one bucket; instants in UTC milliseconds."""
+
+    bucket: str
+    enabled: bool
+    prefix: str
+    region: str
+    account: str
+    versioning: str | None
+    """`Enabled`, `Suspended` or `off`; None if it could not be read."""
+    rule_present: bool | None
+    """Our notification rule, as it should be; None if it could not be read."""
+    drift: tuple[str, ...]
+    """What somebody has changed since the bucket was enabled, a phrase each."""
+    queue: QueueStatus | None
+    dead_letters: int | None
+    """Messages set aside."""
+    baseline: BaselineStatus
+    enabled_at: int | None
+    trusted_since: int | None
+    """History is complete from here on: the end of the baseline. Earlier instants show what survived."""
+    assured: bool
+    epoch: int | None
+    """The newest epoch's number."""
+    epoch_time: int | None
+    caught_up: int | None
+    """All events before it have been taken in, as far as that can be known."""
+    behind_ms: int | None
+    """Now less `caught_up`."""
+    warnings: tuple[str, ...]
+    errors: tuple[str, ...]
+    """What could not be read, and why."""
+
+
+def all_statuses(engine: Engine) -> list[BucketStatus]:
+    """Of every bucket that was ever enabled. One that cannot be read does not hide the others."""
+    engine.store.check()
+    return [_status(engine, config) for config in engine.store.buckets()]
+
+
+def bucket_status(engine: Engine, bucket: str) -> BucketStatus:
+    """Raises `BucketNotEnabled` for a bucket that never was enabled. What AWS refuses is in `errors`."""
+    engine.store.check()
+    config = engine.store.config(bucket)
+    if config is None:
+        raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
+    return _status(engine, config)
+
+
+def _status(engine: Engine, config: BucketConfig) -> BucketStatus:
+    errors: list[str] = []
+    changed: list[str] = []
+    facts = None
+    try:
+        facts = read_facts(engine, config.bucket)
+        if unreadable := out_of_reach(facts):
+            errors.append(unreadable)
+            facts = None
+    except BucketUnknown as error:
+        changed.append(f"the bucket is gone: {error}")
+    except SnapEngineError as error:
+        errors.append(str(error))
+    changed += drift(facts) if facts else []
+    warnings = list(warnings_for(facts)) if facts else []
+    if not config.assured and config.baseline_started is not None:
+        warnings += not_assured(config, config.baseline_started)
+    epoch = engine.store.newest_epoch(config.bucket)
+    caught_up = epoch.watermarks.caught_up if epoch else None
+    dead = facts.dead_letters if facts else None
+    return BucketStatus(
+        bucket=config.bucket,
+        enabled=config.enabled,
+        prefix=config.prefix,
+        region=config.region,
+        account=config.account,
+        versioning=facts.versioning if facts else None,
+        rule_present=rule_stands(facts, config.prefix) if facts else None,
+        drift=tuple(changed),
+        queue=_queue(facts.queue) if facts and facts.queue else None,
+        dead_letters=dead.messages if dead else None,
+        baseline=_baseline(engine, config),
+        enabled_at=config.enabled_at,
+        trusted_since=config.baseline_ended,
+        assured=config.assured,
+        epoch=epoch.number if epoch else None,
+        epoch_time=epoch.time if epoch else None,
+        caught_up=caught_up,
+        behind_ms=max(0, engine.clock() - caught_up) if caught_up is not None else None,
+        warnings=tuple(warnings),
+        errors=tuple(errors),
+    )
+
+
+def _queue(queue: QueueFacts) -> QueueStatus:
+    counts = queue.attributes
+    return QueueStatus(
+        url=queue.url,
+        visible=int(counts.get("ApproximateNumberOfMessages", 0)),
+        in_flight=int(counts.get("ApproximateNumberOfMessagesNotVisible", 0)),
+        delayed=int(counts.get("ApproximateNumberOfMessagesDelayed", 0)),
+        oldest_age_seconds=None,
+    )
+
+
+def _baseline(engine: Engine, config: BucketConfig) -> BaselineStatus:
+    if config.baseline_ended is not None:
+        return BaselineStatus("ended", None, None, config.baseline_started, config.baseline_ended)
+    saved = engine.store.progress(config.bucket, BASELINE)
+    if saved is None:
+        return BaselineStatus("not started", None, None, None, None)
+    alive = int(saved.get("saved_at", 0)) > engine.clock() - LASTS_MS
+    return BaselineStatus(
+        "running" if alive else "stopped",
+        int(saved["versions"]),
+        int(saved["markers"]),
+        int(saved["started"]) or None,
+        None,
+    )
