@@ -20,7 +20,7 @@ from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.lease import ENABLE, Lease
 from snapengine.buckets.listing import PAGE_SIZE, Page, list_versions
 from snapengine.buckets.plan import not_assured, wait_until
-from snapengine.engine import Engine
+from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled, Busy, Refused
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import BASELINE, BucketConfig, Epoch, Observation
@@ -69,7 +69,7 @@ class BaselineReport:
 
 
 async def run_baseline(
-    engine: Engine,
+    engine: Tools,
     bucket: str,
     *,
     wait: bool = True,
@@ -99,7 +99,7 @@ async def run_baseline(
         return await run.take(config)
 
 
-async def _config(engine: Engine, bucket: str) -> BucketConfig:
+async def _config(engine: Tools, bucket: str) -> BucketConfig:
     config = await asyncio.to_thread(engine.store.config, bucket)
     if config is None or not config.enabled:
         raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
@@ -116,7 +116,7 @@ class _Run:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Tools,
         bucket: str,
         progress: Callable[[BaselineProgress], None],
         page_size: int,

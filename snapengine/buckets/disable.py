@@ -21,7 +21,7 @@ from snapengine.buckets.queue_changes import delete_queue
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_notification, read_queue
 from snapengine.buckets.steps import DeleteQueue, Deregister, RemoveRule, Step
-from snapengine.engine import Engine
+from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled, BucketUnknown
 from snapengine.model import BucketConfig
 
@@ -85,7 +85,7 @@ def make_disable_plan(
     return DisablePlan(config.bucket, tuple(steps), tuple(warnings))
 
 
-def plan_disable(engine: Engine, bucket: str) -> DisablePlan:
+def plan_disable(engine: Tools, bucket: str) -> DisablePlan:
     """What `disable-bucket` would do. Changes nothing. Raises `BucketNotEnabled` for a bucket that never
     was enabled, and what S3 and SQS raise; a bucket that is no more can be disabled too."""
     engine.store.check()
@@ -102,7 +102,7 @@ def plan_disable(engine: Engine, bucket: str) -> DisablePlan:
 
 
 async def disable(
-    engine: Engine,
+    engine: Tools,
     plan: DisablePlan,
     *,
     wait: bool = True,
@@ -144,7 +144,7 @@ async def disable(
     return Disabled(plan.bucket, tuple(done), tuple(kept))
 
 
-def _take_back(engine: Engine, bucket: str, step: Step, clock: ServerClock, pause: Pause) -> None:
+def _take_back(engine: Tools, bucket: str, step: Step, clock: ServerClock, pause: Pause) -> None:
     config = engine.store.config(bucket)
     if config is None:
         return
@@ -156,7 +156,7 @@ def _take_back(engine: Engine, bucket: str, step: Step, clock: ServerClock, paus
 
 
 async def _wait(
-    engine: Engine,
+    engine: Tools,
     bucket: str,
     lease: Lease,
     clock: ServerClock,
@@ -174,7 +174,7 @@ async def _wait(
         await asyncio.to_thread(lease.renew)
 
 
-def _delete_if_empty(engine: Engine, name: str) -> str | None:
+def _delete_if_empty(engine: Tools, name: str) -> str | None:
     """Why it is kept, or None."""
     queue = read_queue(engine, name)
     if queue is not None and queue.messages:
@@ -190,7 +190,7 @@ def _still_holds(queue: QueueFacts) -> str:
     )
 
 
-def _forget_queues(engine: Engine, bucket: str) -> None:
+def _forget_queues(engine: Tools, bucket: str) -> None:
     config = engine.store.config(bucket)
     if config is not None and not config.enabled:
         engine.store.put_config(replace(config, queue_url=None, queue_arn=None, dead_letter_queue_url=None))

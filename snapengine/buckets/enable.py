@@ -32,7 +32,7 @@ from snapengine.buckets.steps import (
     TakeBaseline,
     Wanted,
 )
-from snapengine.engine import Engine
+from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled, PermissionMissing, Refused, SnapEngineError
 from snapengine.model import BASELINE, BucketConfig
 
@@ -51,13 +51,13 @@ class Enabled:
     """What turned up while it was done."""
 
 
-def plan_enable(engine: Engine, bucket: str, wanted: Wanted | None = None) -> Plan:
+def plan_enable(engine: Tools, bucket: str, wanted: Wanted | None = None) -> Plan:
     """What `enable-bucket` would do. Changes nothing. Raises as `read_facts`; a plan may hold refusals."""
     return make_plan(read_facts(engine, bucket), wanted or Wanted(streams=engine.settings.streams))
 
 
 def carry_out(
-    engine: Engine,
+    engine: Tools,
     plan: Plan,
     *,
     on_step: Callable[[Step], None] | None = None,
@@ -96,7 +96,7 @@ def carry_out(
     return Enabled(plan.bucket, tuple(steps), _registered(engine, plan.bucket), tuple(work.warnings))
 
 
-def _registered(engine: Engine, bucket: str) -> BucketConfig:
+def _registered(engine: Tools, bucket: str) -> BucketConfig:
     config = engine.store.config(bucket)
     if config is None:
         raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
@@ -104,7 +104,7 @@ def _registered(engine: Engine, bucket: str) -> BucketConfig:
 
 
 async def enable_bucket(
-    engine: Engine,
+    engine: Tools,
     plan: Plan,
     *,
     on_step: Callable[[Step], None] | None = None,
@@ -129,7 +129,7 @@ async def enable_bucket(
 class _Work:
     """One run: what it is doing, and how to take it back."""
 
-    engine: Engine
+    engine: Tools
     facts: BucketFacts
     wanted: Wanted
     lease: Lease

@@ -18,7 +18,7 @@ from snapengine.buckets.asking import asking
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.reading import notification_at
 from snapengine.buckets.refusals import unknown_elements
-from snapengine.engine import Engine
+from snapengine.buckets.tools import Tools
 from snapengine.errors import Refused, SnapEngineError
 from snapengine.stores.aws_errors import code_of
 
@@ -33,7 +33,7 @@ _UNREADY = 8
 
 
 def set_rule(
-    engine: Engine,
+    engine: Tools,
     bucket: str,
     account: str,
     rule: Mapping[str, Any] | None,
@@ -43,9 +43,9 @@ def set_rule(
 ) -> int:
     """Put our rule as given (None: take it out), and read it back.
 
-    Returns the instant by S3's clock (UTC milliseconds) when it was seen to stand. Safe to repeat after a lost
-    reply. Raises `Refused` where S3 will not have the rule, `SnapEngineError` where somebody else's rules
-    are not as they were, with what they were.
+    Returns the instant by S3's clock (UTC milliseconds) when it was seen to stand. Safe to repeat after a
+    lost reply. Raises `Refused` where S3 will not have the rule, and `SnapEngineError` where somebody else's
+    rules are not as they were, with what they were.
     """
     for _ in range(_PUTS):
         before, unknown, _time = notification_at(engine, bucket, account, clock)
@@ -77,7 +77,7 @@ def _is_there(notification: Mapping[str, Any], rule: Mapping[str, Any] | None) -
     return standing is None if rule is None else rules.same_rule(standing, rule)
 
 
-def _put(engine: Engine, bucket: str, account: str, wanted: dict[str, Any], pause: Pause) -> None:
+def _put(engine: Tools, bucket: str, account: str, wanted: dict[str, Any], pause: Pause) -> None:
     s3: Any = engine.s3
     with asking(f"bucket {bucket}"):
         for attempt in range(_UNREADY):

@@ -11,7 +11,7 @@ from snapengine.buckets.asking import asking
 from snapengine.buckets.notification import Pause
 from snapengine.buckets.queues import STORE_TAG, store_tag
 from snapengine.buckets.reading import is_aws, read_queue
-from snapengine.engine import Engine
+from snapengine.buckets.tools import Tools
 from snapengine.errors import SnapEngineError
 from snapengine.stores.aws_errors import code_of, translate
 
@@ -20,7 +20,7 @@ _DELETED_RECENTLY_SECONDS = 60
 _LOOK_AGAIN = 5.0
 
 
-def create_queue(engine: Engine, name: str, settings: Mapping[str, str], pause: Pause) -> list[str]:
+def create_queue(engine: Tools, name: str, settings: Mapping[str, str], pause: Pause) -> list[str]:
     """What a server that is not AWS's did not take, in words. A queue that is there is set right."""
     tags = {STORE_TAG: store_tag(engine.settings.store)}
     with asking(f"queue {name}"):
@@ -44,7 +44,7 @@ def create_queue(engine: Engine, name: str, settings: Mapping[str, str], pause: 
                 return []
 
 
-def set_queue(engine: Engine, name: str, settings: Mapping[str, str], *, tag: bool) -> list[str]:
+def set_queue(engine: Tools, name: str, settings: Mapping[str, str], *, tag: bool) -> list[str]:
     """Set attributes of a queue that exists; what a server that is not AWS's did not take, in words."""
     refused: list[str] = []
     with asking(f"queue {name}"):
@@ -70,7 +70,7 @@ def set_queue(engine: Engine, name: str, settings: Mapping[str, str], *, tag: bo
     return refused
 
 
-def delete_queue(engine: Engine, name: str) -> None:
+def delete_queue(engine: Tools, name: str) -> None:
     """No queue of that name is left. What it held is lost."""
     queue = read_queue(engine, name)
     if queue is not None:
@@ -82,7 +82,7 @@ def delete_queue(engine: Engine, name: str) -> None:
                     raise
 
 
-def _may_lack(engine: Engine, error: ClientError) -> bool:
+def _may_lack(engine: Tools, error: ClientError) -> bool:
     """Whether the server may simply not know an attribute: never on AWS, nor if it gives another reason."""
     unknown = type(translate(error, "")) is SnapEngineError
     return unknown and not is_aws(str(engine.sqs.meta.endpoint_url))

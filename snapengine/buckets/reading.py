@@ -15,7 +15,7 @@ from snapengine.buckets.lease import ENABLE
 from snapengine.buckets.listing import list_versions
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.replies import local_name, parse_xml, with_xml
-from snapengine.engine import Engine
+from snapengine.buckets.tools import Tools
 from snapengine.errors import UsageError
 from snapengine.model import CREATED
 from snapengine.stores.aws_errors import code_of
@@ -26,7 +26,7 @@ _AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn", "api.aws", "amazonaws.eu", 
 _NO_QUEUE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 
 
-def read_facts(engine: Engine, bucket: str) -> BucketFacts:
+def read_facts(engine: Tools, bucket: str) -> BucketFacts:
     """What stands now. Raises our errors: `PermissionMissing` names the IAM action, `BucketUnknown`,
     `CredentialsMissing`, `Unreachable`; `TableMissing` before S3 is asked anything."""
     if ":" in bucket or "/" in bucket:
@@ -75,20 +75,20 @@ def is_aws(endpoint_url: str) -> bool:
     return any(host == domain or host.endswith(f".{domain}") for domain in _AWS_DOMAINS)
 
 
-def caller(engine: Engine) -> tuple[str, str]:
+def caller(engine: Tools) -> tuple[str, str]:
     """The account whose credentials these are, and its partition (`aws`, `aws-cn`, …)."""
     with asking("AWS STS"):
         identity = engine.client("sts").get_caller_identity()
     return str(identity["Account"]), str(identity["Arn"]).split(":")[1]
 
 
-def _region(engine: Engine, bucket: str) -> str | None:
+def _region(engine: Tools, bucket: str) -> str | None:
     """None where the server has no such notion; AWS always says it."""
     reply = engine.s3.head_bucket(Bucket=bucket)
     return reply["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
 
 
-def _owned(engine: Engine, bucket: str, account: str) -> bool:
+def _owned(engine: Tools, bucket: str, account: str) -> bool:
     """Whether the account owns the bucket, which S3 tells only by refusing if it does not. That nothing
     else is refused, the call before without the condition has shown."""
     try:
@@ -100,20 +100,20 @@ def _owned(engine: Engine, bucket: str, account: str) -> bool:
     return True
 
 
-def _versioning(engine: Engine, bucket: str, account: str) -> tuple[Versioning, bool]:
+def _versioning(engine: Tools, bucket: str, account: str) -> tuple[Versioning, bool]:
     with asking(f"bucket {bucket}"):
         reply = engine.s3.get_bucket_versioning(Bucket=bucket, ExpectedBucketOwner=account)
     return reply.get("Status", "off"), reply.get("MFADelete") == "Enabled"
 
 
-def read_notification(engine: Engine, bucket: str, account: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def read_notification(engine: Tools, bucket: str, account: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The configuration as the API's dict, and the XML elements that the SDK left out of it."""
     reply, unknown, _ = notification_at(engine, bucket, account, ServerClock())
     return reply, unknown
 
 
 def notification_at(
-    engine: Engine, bucket: str, account: str, clock: ServerClock
+    engine: Tools, bucket: str, account: str, clock: ServerClock
 ) -> tuple[dict[str, Any], tuple[str, ...], int]:
     """The same, and an instant by S3's clock (UTC milliseconds) when it was read, as near as is known."""
     sent = clock.now()
@@ -140,7 +140,7 @@ _ABSENT = {
 _UNSUPPORTED = {"NotImplemented", "MethodNotAllowed", "501", "405"}
 
 
-def _optional(engine: Engine, method: str, bucket: str, account: str, part: str) -> Any:
+def _optional(engine: Tools, method: str, bucket: str, account: str, part: str) -> Any:
     """A part of the bucket's settings; an empty tuple where there is none, or where a server that is not
     AWS's has no such thing."""
     with asking(f"bucket {bucket}"):
@@ -154,13 +154,13 @@ def _optional(engine: Engine, method: str, bucket: str, account: str, part: str)
     return reply.get(part, ())
 
 
-def _replicates_to(engine: Engine, bucket: str, account: str) -> tuple[str, ...]:
+def _replicates_to(engine: Tools, bucket: str, account: str) -> tuple[str, ...]:
     found = _optional(engine, "get_bucket_replication", bucket, account, "ReplicationConfiguration")
     targets = (rule["Destination"]["Bucket"] for rule in (found or {}).get("Rules", ()))
     return tuple(sorted({str(arn).rpartition(":")[2] for arn in targets}))
 
 
-def _a_replica(engine: Engine, bucket: str, account: str) -> str | None:
+def _a_replica(engine: Tools, bucket: str, account: str) -> str | None:
     """A key whose newest version is a replica, if the first few show one.
 
     S3 does not tell a bucket that it is a replication destination; only its objects know. So a bucket that
@@ -179,7 +179,7 @@ def _a_replica(engine: Engine, bucket: str, account: str) -> str | None:
     return None
 
 
-def read_queue(engine: Engine, name: str) -> QueueFacts | None:
+def read_queue(engine: Tools, name: str) -> QueueFacts | None:
     """A queue of ours as it stands, or None."""
     with asking(f"queue {name}"):
         try:

@@ -11,7 +11,7 @@ from snapengine.buckets.plan import drift, not_assured
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_facts
 from snapengine.buckets.refusals import out_of_reach
-from snapengine.engine import Engine
+from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled, BucketUnknown, SnapEngineError
 from snapengine.model import BASELINE, BucketConfig
 
@@ -79,13 +79,13 @@ class BucketStatus:
     """What could not be read, and why."""
 
 
-def all_statuses(engine: Engine) -> list[BucketStatus]:
+def all_statuses(engine: Tools) -> list[BucketStatus]:
     """Of every bucket that was ever enabled. One that cannot be read does not hide the others."""
     engine.store.check()
     return [_status(engine, config) for config in engine.store.buckets()]
 
 
-def bucket_status(engine: Engine, bucket: str) -> BucketStatus:
+def bucket_status(engine: Tools, bucket: str) -> BucketStatus:
     """Raises `BucketNotEnabled` for a bucket that never was enabled. What AWS refuses is in `errors`."""
     engine.store.check()
     config = engine.store.config(bucket)
@@ -94,7 +94,7 @@ def bucket_status(engine: Engine, bucket: str) -> BucketStatus:
     return _status(engine, config)
 
 
-def _status(engine: Engine, config: BucketConfig) -> BucketStatus:
+def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
     errors: list[str] = []
     changed: list[str] = []
     facts = None
@@ -149,7 +149,7 @@ def _queue(queue: QueueFacts) -> QueueStatus:
     )
 
 
-def _baseline(engine: Engine, config: BucketConfig) -> BaselineStatus:
+def _baseline(engine: Tools, config: BucketConfig) -> BaselineStatus:
     if config.baseline_ended is not None:
         return BaselineStatus("ended", None, None, config.baseline_started, config.baseline_ended)
     saved = engine.store.progress(config.bucket, BASELINE)
