@@ -1,0 +1,44 @@
+"""What these rooms need of an engine. `snapengine.engine.Engine` has it all."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from snapengine.model import Epoch
+from snapengine.ports import Clock, LogStore, Registry
+from snapengine.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+
+class Store(Registry, Protocol):
+    """The registry, and the newest epoch."""
+
+    def newest_epoch(self, bucket: str) -> Epoch | None: ...
+
+
+class Tools(Protocol):
+    """Settings, the clock, the log, and clients of AWS."""
+
+    settings: Settings
+    clock: Clock
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def s3(self) -> S3Client: ...
+
+    @property
+    def sqs(self) -> SQSClient: ...
+
+    def client(self, service: Any) -> Any:
+        """A boto3 client of its own."""
+        ...
+
+    def log(self) -> AbstractAsyncContextManager[LogStore]:
+        """The log to write."""
+        ...
