@@ -1,0 +1,101 @@
+"""The audit log: who ran a command that changes something, on what, when, and how it ended."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from snapengine.cli.failures import describe
+from snapengine.cli.output import Output
+from snapengine.errors import SnapEngineError
+from snapengine.model import AuditRecord
+
+if TYPE_CHECKING:
+    from snapengine.engine import Engine
+
+IDENTITY_SECONDS = 5.0
+"""How long a command may wait to learn its AWS identity; networks without a way to STS are common."""
+
+OK = "ok"
+INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class Audit:
+    """The line to be, while its command runs."""
+
+    detail: str = ""
+
+
+@contextmanager
+def audited(
+    engine: Engine, out: Output, action: str, target: str, *, ask_aws: bool = True
+) -> Iterator[Audit]:
+    """Write the audit line of what happens inside, when it has ended, however it ends.
+
+    A change whose line cannot be written is an error, and says that the change was made; a failure whose
+    line cannot be written stays that failure, and a warning is added.
+    """
+    audit = Audit()
+    began = engine.clock()
+    who = actor(engine, ask_aws=ask_aws)
+    try:
+        yield audit
+    except BaseException as error:
+        try:
+            engine.store.append_audit(
+                AuditRecord(began, who, action, target, outcome_of(error), audit.detail or str(error))
+            )
+        except SnapEngineError as lost:
+            out.warn(f"The audit log has no line of this failure, as it could not be written: {lost}")
+        raise
+    try:
+        engine.store.append_audit(AuditRecord(began, who, action, target, OK, audit.detail))
+    except SnapEngineError as lost:
+        raise SnapEngineError(
+            f"{action} {target} was done, but its audit line could not be written: {lost} "
+            "The command may be run again."
+        ) from lost
+
+
+def outcome_of(error: BaseException) -> str:
+    """`interrupted`, or `failed: ` and the error's code."""
+    code, _, _ = describe(error)
+    return INTERRUPTED if code == INTERRUPTED else f"failed: {code}"
+
+
+def actor(engine: Engine, *, ask_aws: bool) -> str:
+    """The setting `actor`; else the AWS identity, if AWS is to be asked and answers; else user@host."""
+    if engine.settings.actor:
+        return engine.settings.actor
+    return (_aws_identity(engine) if ask_aws else None) or f"{_user()}@{socket.gethostname()}"
+
+
+def _aws_identity(engine: Engine) -> str | None:
+    found: list[str] = []
+
+    def ask() -> None:
+        try:
+            client = engine.client("sts")
+            found.append(str(client.get_caller_identity()["Arn"]))
+        except Exception:  # noqa: BLE001, S110  # no identity, whatever the reason: user@host says who it was
+            pass
+
+    # A thread, as the SDK's own limits allow a call to last minutes; a daemon, so as not to outlast us.
+    asking = Thread(target=ask, name="snapengine-identity", daemon=True)
+    asking.start()
+    asking.join(IDENTITY_SECONDS)
+    return found[0] if found else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid-{os.getuid()}"

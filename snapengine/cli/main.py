@@ -1,0 +1,98 @@
+"""The `snapengine` command: its options, its commands, and how every one of them ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import snapengine
+from snapengine.cli import buckets, dev, get, status, table, views
+from snapengine.cli.failures import Terminated, report, wants_json
+from snapengine.cli.help import HELP_OPTIONS, Command, Group
+from snapengine.cli.options import TIMES, all_text
+
+app = typer.Typer(
+    name="snapengine",
+    cls=Group,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings=HELP_OPTIONS,
+    epilog=TIMES,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"snapengine {snapengine.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    debug: Annotated[  # noqa: ARG001  # read by `run`, where errors end
+        bool,
+        typer.Option("--debug", envvar="SNAPENGINE_DEBUG", help="Show the traceback of an error."),
+    ] = False,
+    version: Annotated[  # noqa: ARG001  # its callback does it
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Consistent, read-only views of S3 buckets at any past time."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+VIEWS, BUCKETS, RUN, TRY = "See the past", "Buckets", "Run", "Try it"
+_COMMANDS: list[tuple[str, str, Any, str]] = [
+    (VIEWS, "ls", views.ls, views.LS_EXAMPLES),
+    (VIEWS, "get", get.get, get.EXAMPLES),
+    (VIEWS, "slice", views.slice_, views.SLICE_EXAMPLES),
+    (VIEWS, "diff", views.diff, views.DIFF_EXAMPLES),
+    (BUCKETS, "enable-bucket", buckets.enable_bucket, buckets.ENABLE_EXAMPLES),
+    (BUCKETS, "disable-bucket", buckets.disable_bucket, buckets.DISABLE_EXAMPLES),
+    (BUCKETS, "status", status.status, status.EXAMPLES),
+    (RUN, "init", table.init, table.INIT_EXAMPLES),
+    (RUN, "audit-log", table.audit_log, table.AUDIT_EXAMPLES),
+    (TRY, "dev", dev.dev, dev.DEV_EXAMPLES),
+    (TRY, "demo", dev.demo, dev.DEMO_EXAMPLES),
+]
+for _section, _name, _function, _examples in _COMMANDS:
+    app.command(
+        _name, cls=Command, epilog=_examples, rich_help_panel=_section, context_settings=HELP_OPTIONS
+    )(_function)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. Whatever goes wrong is said on stderr, never raised."""
+    given = list(arguments)
+    context: Any = None
+    try:
+        all_text(given)
+        command = typer.main.get_command(app)
+        with command.make_context("snapengine", list(given)) as context:
+            command.invoke(context)
+        sys.stdout.flush()  # here, where a reader that has gone is told apart from a failure
+    except typer.Exit as end:
+        return end.exit_code
+    except BaseException as error:  # noqa: BLE001  # the one place where every error ends
+        debug = bool(context and context.params.get("debug"))
+        return report(error, as_json=wants_json(given), debug=debug)
+    return 0
+
+
+def main() -> NoReturn:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper here
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated

@@ -1,0 +1,146 @@
+"""`status`: which buckets are watched, how far behind they are, and what somebody has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snapengine.cli import options
+from snapengine.cli.output import RED, YELLOW, Output, one_line
+from snapengine.errors import TryAgain
+from snapengine.instants import render
+
+if TYPE_CHECKING:
+    from snapengine.buckets.status import BucketStatus
+
+EXAMPLES = """\
+snapengine status
+snapengine status scans
+snapengine status --json"""
+
+_INSTANTS = ("enabled_at", "trusted_since", "epoch_time", "caught_up", "started", "ended")
+
+
+def status(
+    bucket: Annotated[
+        str | None,
+        typer.Argument(metavar="BUCKET", help="The bucket's name; all if not given.", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what is watched, how far behind, and what is wrong.
+
+    The exit code is 1 if something could not be read; what could is shown all the same.
+    """
+    from snapengine.buckets.status import all_statuses, bucket_status
+    from snapengine.engine import Engine
+
+    engine, out = Engine(), Output(as_json=as_json)
+    found = [bucket_status(engine, bucket)] if bucket is not None else all_statuses(engine)
+    if out.as_json:
+        for each in found:
+            out.json(_rendered(asdict(each)))
+    elif bucket is not None:
+        out.facts(_facts(found[0]))
+    elif found:
+        header = ("BUCKET", "STATE", "QUEUED", "DEAD", "BASELINE", "HISTORY SINCE", "EPOCH", "BEHIND")
+        out.table(header, map(_row, found))
+    else:
+        out.note("No bucket is enabled yet. Enable one with `snapengine enable-bucket BUCKET`.")
+    for each in found:
+        _remarks(out, each)
+    if unread := [each.bucket for each in found if each.errors]:
+        reasons = " ".join(dict.fromkeys(reason for each in found for reason in each.errors))
+        raise TryAgain(f"Not everything could be read of {', '.join(unread)}: {reasons}")
+
+
+def _rendered(fields: dict[str, Any]) -> dict[str, Any]:
+    """With instants as every command prints them."""
+    return {
+        name: _rendered(value)
+        if isinstance(value, dict)
+        else render(value)
+        if name in _INSTANTS and value is not None
+        else value
+        for name, value in fields.items()
+    }
+
+
+def _row(each: BucketStatus) -> tuple[str, ...]:
+    return (
+        each.bucket + (f"/{each.prefix}" if each.prefix else ""),
+        _state(each),
+        _number(each.queue.visible + each.queue.in_flight if each.queue else None),
+        _number(each.dead_letters),
+        each.baseline.state,
+        _instant(each.trusted_since),
+        _number(each.epoch),
+        _behind(each.behind_ms),
+    )
+
+
+def _facts(each: BucketStatus) -> Iterator[tuple[str, str]]:
+    yield "bucket", each.bucket
+    yield "state", _state(each)
+    yield "keys", f"those below {each.prefix}" if each.prefix else "all"
+    yield "region", f"{each.region}, account {each.account}"
+    yield "versioning", each.versioning or "?"
+    yield (
+        "notification rule",
+        {True: "as it should be", False: "missing or changed", None: "?"}[each.rule_present],
+    )
+    if each.queue:
+        yield (
+            "queue",
+            f"{each.queue.visible:,} waiting, {each.queue.in_flight:,} in flight ({each.queue.url})",
+        )
+    yield "dead letters", _number(each.dead_letters)
+    yield "baseline", _baseline(each)
+    yield "enabled at", _instant(each.enabled_at)
+    yield "history since", _instant(each.trusted_since)
+    yield "newest epoch", f"{_number(each.epoch)} of {_instant(each.epoch_time)}"
+    yield "caught up to", f"{_instant(each.caught_up)} ({_behind(each.behind_ms)} behind)"
+
+
+def _state(each: BucketStatus) -> str:
+    if not each.enabled:
+        return "disabled"
+    return "drifted" if each.drift else "enabled"
+
+
+def _baseline(each: BucketStatus) -> str:
+    listed = each.baseline.versions
+    return each.baseline.state + (f", {listed:,} versions listed" if listed is not None else "")
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _instant(value: int | None) -> str:
+    return "-" if value is None else render(value)
+
+
+def _behind(millis: int | None) -> str:
+    if millis is None:
+        return "-"
+    seconds = millis // 1000
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _remarks(out: Output, each: BucketStatus) -> None:
+    for text in each.drift:
+        out.note(f"{out.paint_note('Changed:', RED)} {one_line(f'{each.bucket}: {text}')}")
+    if each.dead_letters:
+        out.note(
+            f"{out.paint_note('Set aside:', RED)} {each.dead_letters:,} messages of {each.bucket} could not "
+            "be taken in; they wait in its dead-letter queue."
+        )
+    for text in each.warnings:
+        out.note(f"{out.paint_note('Warning:', YELLOW)} {one_line(text)}")

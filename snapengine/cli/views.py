@@ -1,0 +1,307 @@
+"""`ls`, `slice` and `diff`: what was where, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snapengine.cli import options
+from snapengine.cli.output import (
+    CYAN,
+    DIM,
+    GREEN,
+    LEVEL_COLOURS,
+    RED,
+    YELLOW,
+    Output,
+    printable,
+    version_fields,
+)
+from snapengine.errors import UsageError
+from snapengine.instants import render
+
+if TYPE_CHECKING:
+    from snapengine.diff import Change
+    from snapengine.engine import Engine
+    from snapengine.model import ObjectVersion
+    from snapengine.views import Listing, View
+
+SCHEME = "snap://"
+LISTED_MARK = "~"
+
+LS_EXAMPLES = """\
+snapengine ls scans --at 2026-11-20T09:00:00Z --prefix ct/
+snapengine ls scans --at -24h --delimiter /
+snapengine ls snap://scans@2026-11-20T09:00:00.000Z~1234/ct/ --json
+snapengine ls scans --summary --json"""
+SLICE_EXAMPLES = """\
+snapengine slice scans --start 2026-11-19 --end 2026-11-20
+snapengine slice scans --start -7d --versions all --json"""
+DIFF_EXAMPLES = """\
+snapengine diff scans --from -7d
+snapengine diff scans --from 2026-11-19 --to 2026-11-20 --prefix ct/
+snapengine diff snap://scans@2026-11-20T09:00:00.000Z~1234/ snap://scans@2026-11-20T09:00:00.000Z~1301/"""
+
+
+def ls(
+    bucket: options.BucketOrReference,
+    at: options.At = None,
+    prefix: options.Prefix = None,
+    epoch: options.AsKnownAt = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            "--delimiter",
+            metavar="D",
+            help="Roll keys up into common prefixes, as folders (D is mostly /).",
+            show_default=False,
+        ),
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Not the objects: reference, count, bytes, digest and level.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """List a bucket as it was at an instant."""
+    from snapengine.engine import Engine
+
+    if delimiter is not None and (summary or not delimiter):
+        raise UsageError("--delimiter wants a text such as /, and cannot go with --summary.")
+    out = Output(as_json=as_json)
+    view = open_view(Engine(), bucket, at, prefix, epoch)
+    if summary:
+        show_summary(out, view)
+    elif delimiter is not None:
+        show_level(out, view, view.list(view.prefix if prefix is None else prefix, delimiter))
+    else:
+        show_rows(out, view)
+
+
+def slice_(
+    bucket: options.Bucket,
+    start: Annotated[
+        str, typer.Option("--start", metavar="TIME", help="The first instant.", show_default=False)
+    ],
+    end: Annotated[
+        str | None,
+        typer.Option(
+            "--end", metavar="TIME", help="The instant after the last; now if not given.", show_default=False
+        ),
+    ] = None,
+    prefix: options.Prefix = None,
+    epoch: options.AsKnownAt = None,
+    versions: Annotated[
+        str,
+        typer.Option(
+            "--versions",
+            metavar="last|all",
+            help="Of each key the state at the end, or every version and what became of it.",
+        ),
+    ] = "last",
+    as_json: options.Json = False,
+) -> None:
+    """List what was ingested between two instants.
+
+    The first is included, the second is not.
+    """
+    from snapengine.engine import Engine
+
+    if versions not in {"last", "all"}:
+        raise UsageError(f"--versions {versions}: it is `last` or `all`.")
+    view = Engine().slice(
+        bucket,
+        options.time_input(start),
+        options.time_input(end or "now"),
+        prefix=prefix or "",
+        epoch=options.epoch_input(epoch),
+        versions=versions,  # type: ignore[arg-type]  # checked above
+    )
+    show_rows(Output(as_json=as_json), view)
+
+
+def diff(
+    bucket: options.BucketOrReference,
+    reference: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REFERENCE",
+            help="The view to compare with, if the first is a reference too.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="The earlier instant.", show_default=False)
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option("--to", metavar="TIME", help="The later instant; now if not given.", show_default=False),
+    ] = None,
+    prefix: options.Prefix = None,
+    epoch: options.AsKnownAt = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what changed between two instants or views.
+
+    + added, ~ changed, - removed. The exit code is 0 whether anything changed or not.
+    """
+    from snapengine.engine import Engine
+
+    engine = Engine()
+    if bucket.startswith(SCHEME):
+        if reference is None or not reference.startswith(SCHEME) or any((start, end, prefix, epoch)):
+            raise UsageError(
+                "A reference is compared with a reference, without options: "
+                "`snapengine diff REFERENCE REFERENCE`."
+            )
+        before, after = engine.open_ref(bucket), engine.open_ref(reference)
+    else:
+        if reference is not None or start is None:
+            raise UsageError(f"Write `snapengine diff {printable(bucket)} --from TIME [--to TIME]`.")
+        after = open_view(engine, bucket, end, prefix, epoch)
+        # The same epoch for both: what was learned in between is no change of the bucket.
+        before = engine.view(bucket, options.time_input(start), prefix=prefix or "", epoch=after.epoch)
+    out = Output(as_json=as_json)
+    found = before.diff(after)
+    for change in found:
+        _show_change(out, change)
+    out.note(f"{found}: from {printable(found.before)} to {printable(found.after)}")
+
+
+def open_view(engine: Engine, target: str, at: str | None, prefix: str | None, epoch: str | None) -> View:
+    """The view that BUCKET and its options name, or the one that a reference in its place names."""
+    if not target.startswith(SCHEME):
+        return engine.view(
+            target,
+            options.time_input(at or "now"),
+            prefix=prefix or "",
+            epoch=options.epoch_input(epoch),
+        )
+    if (at, prefix, epoch) != (None, None, None):
+        raise UsageError("A reference says its time, prefix and epoch itself: leave out the options.")
+    return engine.open_ref(target)
+
+
+def show_summary(out: Output, view: View) -> None:
+    """What the view is, and what it holds, without its rows."""
+    import pyarrow.compute as pc
+
+    level = view.completeness
+    fields: dict[str, Any] = {
+        "reference": view.reference,
+        "bucket": view.bucket,
+        "prefix": view.prefix,
+        "at": render(view.ref.at),
+        "epoch": view.epoch,
+        "objects": len(view),
+        "bytes": pc.sum(view.to_arrow()["size"]).as_py() or 0,
+        "digest": view.digest(),
+        "level": level.level,
+        "history": level.history,
+        "reason": level.reason,
+    }
+    if out.as_json:
+        out.json(fields)
+    else:
+        out.facts((name, str(value)) for name, value in fields.items())
+
+
+def show_rows(out: Output, view: View) -> None:
+    """Every row of a view or slice, with its fate if all versions are shown; on stderr what it is."""
+
+    table = view.to_arrow()
+    with_fate = "became" in table.column_names
+    fates = (str(value) for value in table["became"]) if with_fate else repeat("")
+    rows = zip(view.versions(), fates, strict=False)
+    if out.as_json:
+        for version, became in rows:
+            out.json(version_fields(version) | ({"became": became} if became else {}))
+        return
+    _text_rows(out, rows, _width(table["version_id"]), with_fate=with_fate)
+    _footer(out, view)
+
+
+def show_level(out: Output, view: View, listing: Listing) -> None:
+    """One level of a view: common prefixes first, as folders, then objects."""
+    if out.as_json:
+        for prefix in listing.prefixes:
+            out.json({"prefix": prefix})
+        for version in listing.objects:
+            out.json(version_fields(version))
+        return
+    for prefix in listing.prefixes:
+        out.line(out.paint(printable(prefix), CYAN))
+    width = max((len(version.version_id) for version in listing.objects), default=0)
+    _text_rows(out, ((version, "") for version in listing.objects), width)
+    _footer(out, view)
+
+
+def _width(column: Any) -> int:
+    import pyarrow.compute as pc
+
+    return int(pc.max(pc.utf8_length(column)).as_py() or 0)
+
+
+def _text_rows(
+    out: Output, rows: Iterable[tuple[ObjectVersion, str]], width: int, *, with_fate: bool = False
+) -> None:
+    """Key last: it may be as long as it likes, and rows can be written as they come."""
+    if out.terminal:
+        width = max(width, len("VERSION"))
+        fate = f"  {'BECAME':<10}" if with_fate else ""
+        out.line(out.paint(f"{'SIZE':>10}  {'EVENT TIME':<25}  {'VERSION':<{width}}{fate}  KEY", DIM))
+    for version, became in rows:
+        moment = render(version.event_time) + (LISTED_MARK if version.time == "listed" else " ")
+        cells = f"{_size(version):>10}  {moment}  {printable(version.version_id):<{width}}"
+        fate = f"  {became:<10}" if became else ""
+        out.line(f"{out.paint(cells, DIM)}{fate}  {printable(version.key)}")
+
+
+def _footer(out: Output, view: View) -> None:
+    import pyarrow.compute as pc
+
+    from snapengine.notebook import human_bytes
+
+    if out.as_json:
+        return
+    table = view.to_arrow()
+    total = human_bytes(pc.sum(table["size"]).as_py() or 0)
+    level = view.completeness
+    objects = "1 object" if table.num_rows == 1 else f"{table.num_rows:,} objects"
+    out.note(f"{objects}, {total} in {out.paint_note(printable(view.reference), CYAN)}")
+    out.note(f"{out.paint_note(level.level, LEVEL_COLOURS[level.level])}: {level.reason}")
+    if pc.any(pc.equal(table["time"], "listed")).as_py():
+        out.note(
+            f"{LISTED_MARK} The time comes from a listing: early by up to a second, by hours for a "
+            "multipart upload."
+        )
+
+
+def _size(version: ObjectVersion) -> str:
+    from snapengine.notebook import human_bytes
+
+    return "-" if version.size is None else human_bytes(version.size)
+
+
+_SIGNS = {"added": ("+", GREEN), "changed": ("~", YELLOW), "removed": ("-", RED)}
+
+
+def _show_change(out: Output, change: Change) -> None:
+    if out.as_json:
+        out.json(
+            {
+                "change": change.kind,
+                "key": change.key,
+                "before": change.before and version_fields(change.before),
+                "after": change.after and version_fields(change.after),
+            }
+        )
+        return
+    sign, colour = _SIGNS[change.kind]
+    states = [state for state in (change.before, change.after) if state]
+    sizes = " → ".join(map(_size, states))
+    versions = " → ".join(printable(state.version_id) for state in states)
+    detail = out.paint(f"({sizes}, version {versions})", DIM)
+    out.line(f"{out.paint(f'{sign} {printable(change.key)}', colour)}  {detail}")
