@@ -3,28 +3,57 @@
 from __future__ import annotations
 
 from snapengine.instants import render
-from snapengine.model import Completeness, Epoch
+from snapengine.model import Completeness, Epoch, Level, Watermarks
 
 
-def completeness(at: int, epoch: Epoch) -> Completeness:
-    """The level of a view at `at` resolved at `epoch`. It never changes, as the epoch does not."""
+def completeness(at: int, prefix: str, epoch: Epoch) -> Completeness:
+    """The level of a view of `prefix` at `at`, resolved at `epoch`. It is as fixed as the epoch."""
     marks = epoch.watermarks
+    level, reason = _level(at, prefix, epoch)
     recorded = marks.enabled_at is not None and at >= marks.enabled_at
-    if marks.baseline_ended is None:
-        reason = "The first listing of the bucket (the baseline) had not ended: objects may be missing."
-    elif not recorded:
-        since = render(marks.enabled_at) if marks.enabled_at is not None else "never"
-        reason = (
-            f"The bucket was enabled at {since}, after this instant: built from the versions that "
-            "still existed then; what was removed before is unknown."
-        )
-    else:
-        reason = (
-            f"All that epoch {epoch.number} of {render(epoch.time)} covers; events may still be on their way."
+    if not recorded:
+        since = "is not enabled" if marks.enabled_at is None else f"was enabled at {render(marks.enabled_at)}"
+        reason += (
+            f" The bucket {since}, after this instant: what was removed before that is unknown, so the view "
+            "is built from the versions that had survived."
         )
     return Completeness(
-        level="provisional",
+        level=level,
         watermarks=marks,
         history="recorded" if recorded else "surviving",
         reason=reason,
     )
+
+
+def verified_since(prefix: str, marks: Watermarks) -> int | None:
+    """When the newest complete listing that includes all of `prefix` began, if there was one."""
+    return max((time for listed, time in marks.verified.items() if prefix.startswith(listed)), default=None)
+
+
+def settled_until(marks: Watermarks) -> int | None:
+    """The last instant of which the events are presumed to have come."""
+    return None if marks.caught_up is None else marks.caught_up - marks.settle_ms
+
+
+def _level(at: int, prefix: str, epoch: Epoch) -> tuple[Level, str]:
+    marks = epoch.watermarks
+    covered = f"All that epoch {epoch.number} of {render(epoch.time)} covers"
+    if marks.baseline_ended is None:
+        return (
+            "provisional",
+            f"{covered}; the first listing of the bucket (the baseline) had not ended: objects may be missing.",
+        )
+    verified, settled = verified_since(prefix, marks), settled_until(marks)
+    if verified is not None and at < verified:
+        return "verified", (
+            f"A complete listing begun at {render(verified)}, after this instant, is part of it: every "
+            "version that existed then and still did at the listing is here."
+        )
+    if verified is None:
+        return "provisional", f"{covered}; no complete listing has been compared with it since the first."
+    if settled is not None and at <= settled:
+        return "settled", (
+            f"Workers had read all events sent before {render(settled + marks.settle_ms)}, "
+            f"{marks.settle_ms // 1000} s and more after this instant."
+        )
+    return "provisional", f"{covered}; events of this instant may still be on their way."

@@ -102,12 +102,14 @@ class Watermarks:
 
     caught_up: int | None = None
     """Workers had seen their queue empty, or its oldest message was younger than this."""
-    verified: int | None = None
-    """The request of the first page of the newest complete listing of the whole bucket."""
+    verified: Mapping[str, int] = field(default_factory=dict)
+    """By prefix (`""` is the whole bucket): the request of the first page of its newest complete listing."""
     baseline_ended: int | None = None
     """When the first listing of all versions was complete."""
     enabled_at: int | None = None
     """Since when S3 has been telling our queue of every change."""
+    settle_ms: int = 120_000
+    """How long after an instant its events may still come, for the level `settled`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,8 @@ class BucketConfig:
     """When we switched versioning on, or None where it was on already."""
     assured: bool = True
     """False where the waits that AWS asks for were skipped (`--no-wait`)."""
+    settle_ms: int = 120_000
+    """How long after an instant its events may still come."""
     baseline_started: int | None = None
     baseline_ended: int | None = None
     """The first listing of all versions, UTC milliseconds; history is complete from its end on."""
@@ -195,6 +199,24 @@ class AuditRecord:
     detail: str = ""
 
 
-def watermarks_of(config: BucketConfig) -> Watermarks:
-    """The watermarks that follow from a bucket's configuration."""
-    return Watermarks(baseline_ended=config.baseline_ended, enabled_at=config.enabled_at)
+def watermarks_of(
+    config: BucketConfig, caught_up: int | None = None, verified: Mapping[str, int] | None = None
+) -> Watermarks:
+    """A bucket's watermarks, from its configuration and from what workers and listings vouched for."""
+    return Watermarks(
+        caught_up=caught_up,
+        verified=_undominated(verified or {}),
+        baseline_ended=config.baseline_ended,
+        enabled_at=config.enabled_at,
+        settle_ms=config.settle_ms,
+    )
+
+
+def _undominated(verified: Mapping[str, int]) -> dict[str, int]:
+    """Without what a later listing of a shorter prefix says too; the newest 32, as epochs carry them."""
+    telling = {
+        prefix: time
+        for prefix, time in verified.items()
+        if not any(prefix != p and prefix.startswith(p) and t >= time for p, t in verified.items())
+    }
+    return dict(sorted(telling.items(), key=lambda item: (-item[1], item[0]))[:32])

@@ -65,6 +65,14 @@ class LogStore(Protocol):
 
     async def watermarks(self, bucket: str) -> Watermarks: ...
 
+    async def raise_caught_up(self, bucket: str, to: int) -> None:
+        """Say that every event sent before `to` (UTC milliseconds) is committed. It never goes back."""
+        ...
+
+    async def note_verified(self, bucket: str, prefix: str, begun: int) -> None:
+        """Say that all a complete listing of `prefix`, begun at `begun`, had to tell is committed."""
+        ...
+
     async def streams(self, bucket: str) -> int:
         """How many streams the bucket's log has."""
         ...

@@ -97,7 +97,7 @@ class View(Mapping[str, ObjectVersion]):
     @property
     def completeness(self) -> Completeness:
         """How much this view can promise, and what that rests on."""
-        return completeness(self.ref.at, self._epoch)
+        return completeness(self.ref.at, self.ref.prefix, self._epoch)
 
     def __str__(self) -> str:
         return self.reference

@@ -6,6 +6,7 @@
     DONE#<bucket>#<stream>      <number>                              DONE mark
     EPOCH#<bucket>              <number>                              epoch
     BUCKET#<bucket>             CONFIG, LEASE#<task>, PROGRESS#<task> bucket
+    BUCKET#<bucket>             CAUGHT_UP, VERIFIED#<hash of prefix>  watermarks
     BUCKETS                     <bucket>                              list of buckets
     AUDIT                       <time>#<nonce>                        audit line
     TABLE                       SCHEMA                                schema version
@@ -15,7 +16,7 @@ An S3 key has up to 1,024 bytes, and so has a DynamoDB sort key: a key never goe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from hashlib import blake2b
 from typing import Any
@@ -28,6 +29,7 @@ from snapengine.model import (
     LogEntry,
     Observation,
     Watermarks,
+    watermarks_of,
 )
 
 SCHEMA_VERSION = 1
@@ -140,7 +142,13 @@ def epoch_item(bucket: str, epoch: Epoch) -> Item:
         **primary_key(epoch_key(bucket), number(epoch.number)),
         "time": {"N": str(epoch.time)},
         "cover": {"M": {str(stream): {"N": str(last)} for stream, last in sorted(epoch.cover.items())}},
-        "watermarks": {"M": _values(asdict(epoch.watermarks))},
+        "watermarks": {"M": _values({**asdict(epoch.watermarks), "verified": None})},
+        "verified": {  # a list, as no attribute name may be empty
+            "L": [
+                {"L": [to_value(prefix), to_value(time)]}
+                for prefix, time in sorted(epoch.watermarks.verified.items())
+            ]
+        },
     }
 
 
@@ -149,7 +157,13 @@ def epoch_from(item: Mapping[str, Any]) -> Epoch:
         number=int(item["SK"]["S"]),
         time=int(item["time"]["N"]),
         cover={int(stream): int(last["N"]) for stream, last in item["cover"]["M"].items()},
-        watermarks=Watermarks(**_known(Watermarks, item["watermarks"]["M"])),
+        watermarks=Watermarks(
+            **_known(Watermarks, item["watermarks"]["M"]),
+            verified={
+                from_value(prefix): from_value(time)
+                for prefix, time in (pair["L"] for pair in item["verified"]["L"])
+            },
+        ),
     )
 
 
@@ -159,6 +173,37 @@ def config_item(config: BucketConfig) -> Item:
 
 def config_from(item: Mapping[str, Any]) -> BucketConfig:
     return BucketConfig(**_known(BucketConfig, item))
+
+
+def caught_up_item(bucket: str, to: int) -> Item:
+    return {**primary_key(bucket_key(bucket), "CAUGHT_UP"), "time": to_value(to)}
+
+
+def verified_item(bucket: str, prefix: str, begun: int) -> Item:
+    """A prefix has up to 1,024 bytes, too many for a sort key beside anything else: its hash goes there."""
+    name = blake2b(prefix.encode(), digest_size=12).hexdigest()
+    return {
+        **primary_key(bucket_key(bucket), f"VERIFIED#{name}"),
+        "prefix": to_value(prefix),
+        "time": to_value(begun),
+    }
+
+
+def watermarks_from(items: Iterable[Mapping[str, Any]]) -> Watermarks | None:
+    """From all items of a bucket's partition; None where the bucket is not registered."""
+    by_key = {item["SK"]["S"]: item for item in items}
+    if "CONFIG" not in by_key:
+        return None
+    caught_up = by_key.get("CAUGHT_UP")
+    return watermarks_of(
+        config_from(by_key["CONFIG"]),
+        from_value(caught_up["time"]) if caught_up else None,
+        {
+            from_value(item["prefix"]): from_value(item["time"])
+            for name, item in by_key.items()
+            if name.startswith("VERIFIED#")
+        },
+    )
 
 
 def audit_item(record: AuditRecord, nonce: str) -> Item:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from snapengine.errors import BucketNotEnabled, Unreachable
-from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks, watermarks_of
+from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks
 from snapengine.stores import dynamodb_codec as codec
 from snapengine.stores.aws_errors import THROTTLED, code_of, translate, translated
 
@@ -128,13 +128,16 @@ class DynamoDBLog:
             },
             "ConsistentRead": True,
         }
-        numbers: set[int] = set()
+        return {int(item["SK"]["S"]) async for item in self._query(query)}
+
+    async def _query(self, query: dict[str, Any]) -> AsyncIterator[codec.Item]:
         while True:
             with translated(self._target):
                 page = await self._client.query(**query)
-            numbers.update(int(item["SK"]["S"]) for item in page["Items"])
+            for item in page["Items"]:
+                yield item
             if "LastEvaluatedKey" not in page:
-                return numbers
+                return
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     async def head(self, bucket: str, stream: int) -> int:
@@ -172,7 +175,39 @@ class DynamoDBLog:
         return True
 
     async def watermarks(self, bucket: str) -> Watermarks:
-        return watermarks_of(await self._config(bucket))
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "KeyConditionExpression": "PK = :pk",
+            "ExpressionAttributeValues": {":pk": {"S": codec.bucket_key(bucket)}},
+            "ConsistentRead": True,
+        }
+        items = [item async for item in self._query(query)]
+        marks = codec.watermarks_from(items)
+        if marks is None:
+            raise self._not_enabled(bucket)
+        return marks
+
+    async def raise_caught_up(self, bucket: str, to: int) -> None:
+        await self._raise(codec.caught_up_item(bucket, to))
+
+    async def note_verified(self, bucket: str, prefix: str, begun: int) -> None:
+        await self._raise(codec.verified_item(bucket, prefix, begun))
+
+    async def _raise(self, item: codec.Item) -> None:
+        """Put the item unless one with a later time is there. Safe to repeat."""
+        try:
+            await self._client.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression="attribute_not_exists(PK) OR #time < :time",
+                ExpressionAttributeNames={"#time": "time"},
+                ExpressionAttributeValues={":time": item["time"]},
+            )
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":  # what is there says more
+                raise translate(error, self._target) from error
+        except BotoCoreError as error:
+            raise translate(error, self._target) from error
 
     async def streams(self, bucket: str) -> int:
         return (await self._config(bucket)).streams
@@ -180,7 +215,10 @@ class DynamoDBLog:
     async def _config(self, bucket: str) -> BucketConfig:
         item = await self._get(codec.bucket_key(bucket), "CONFIG")
         if item is None:
-            raise BucketNotEnabled(
-                f"Bucket {bucket} is not enabled in {self._target}. Run `snapengine enable-bucket {bucket}`."
-            )
+            raise self._not_enabled(bucket)
         return codec.config_from(item)
+
+    def _not_enabled(self, bucket: str) -> BucketNotEnabled:
+        return BucketNotEnabled(
+            f"Bucket {bucket} is not enabled in {self._target}. Run `snapengine enable-bucket {bucket}`."
+        )

@@ -95,7 +95,29 @@ class SQLiteLog:
         )
 
     async def watermarks(self, bucket: str) -> Watermarks:
-        return watermarks_of(await self._config(bucket))
+        rows = await to_thread(
+            self._database.run, "SELECT name, prefix, time FROM watermark WHERE bucket = ?", bucket
+        )
+        caught_up = next((time for name, _, time in rows if name == "caught_up"), None)
+        verified = {prefix: time for name, prefix, time in rows if name == "verified"}
+        return watermarks_of(await self._config(bucket), caught_up, verified)
+
+    async def raise_caught_up(self, bucket: str, to: int) -> None:
+        await self._raise(bucket, "caught_up", "", to)
+
+    async def note_verified(self, bucket: str, prefix: str, begun: int) -> None:
+        await self._raise(bucket, "verified", prefix, begun)
+
+    async def _raise(self, bucket: str, name: str, prefix: str, to: int) -> None:
+        await to_thread(
+            self._database.run,
+            "INSERT INTO watermark VALUES (?, ?, ?, ?) ON CONFLICT (bucket, name, prefix) "
+            "DO UPDATE SET time = max(time, excluded.time)",
+            bucket,
+            name,
+            prefix,
+            to,
+        )
 
     async def streams(self, bucket: str) -> int:
         return (await self._config(bucket)).streams

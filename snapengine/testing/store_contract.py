@@ -61,7 +61,7 @@ def clock() -> int:
 
 
 AWKWARD_KEYS = [
-    "a", "/a", "a/", "a//b", "a/../b", "a::b", "a*", "[a]", "a?b", "a#b", "a%2Bb", "a+b", "~a", "é", 
+    "a", "/a", "a/", "a//b", "a/../b", "a::b", "a*", "[a]", "a?b", "a#b", "a%2Bb", "a+b", "~a", "é",
     "日本/😀", "a\x00b\x01", "x" * 1024, "é" * 512, "a#b#c", " ", "LOG#scans#0",
 ]  # fmt: skip
 
@@ -164,7 +164,7 @@ class StoreContract:
         assert await backend.log.newest_epoch(BUCKET) is None
         assert backend.store.newest_epoch(BUCKET) is None
         assert backend.store.epoch_at(BUCKET, T) is None
-        marks = Watermarks(caught_up=T, baseline_ended=T - 1)
+        marks = Watermarks(caught_up=T, baseline_ended=T - 1, verified={"": T, "é/#": T + 1})
         epochs = [Epoch(n, T + 10 * n, {0: n, 3: 2 * n}, marks) for n in range(1, 12)]
         for epoch in epochs:
             assert await backend.log.put_epoch(BUCKET, epoch)
@@ -275,6 +275,20 @@ class StoreContract:
     async def test_an_epoch_s_watermarks_come_from_the_bucket_s_configuration(self, backend: Backend) -> None:
         backend.store.put_config(config(enabled_at=T, baseline_ended=T + 5))
         assert await backend.log.watermarks(BUCKET) == Watermarks(enabled_at=T, baseline_ended=T + 5)
+
+    async def test_watermarks_never_go_back(self, backend: Backend) -> None:
+        log = backend.log
+        for time in (T + 5, T, T + 3):
+            await log.raise_caught_up(BUCKET, time)
+            await log.note_verified(BUCKET, "ct/", time + 100)
+        await log.note_verified(BUCKET, "x" * 1024, T + 1)
+        marks = await log.watermarks(BUCKET)
+        assert marks.caught_up == T + 5
+        assert marks.verified == {"ct/": T + 105, "x" * 1024: T + 1}
+        await log.note_verified(BUCKET, "", T + 105)
+        assert (await log.watermarks(BUCKET)).verified == {"": T + 105}
+        with pytest.raises(BucketNotEnabled):
+            await log.watermarks("other")
 
     def test_a_lease_has_one_holder_until_it_ends_or_is_given_back(self, backend: Backend) -> None:
         store = backend.store
