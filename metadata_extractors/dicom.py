@@ -1,0 +1,165 @@
+"""The extractor of DICOM headers: one row's values by DICOM keyword."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+from warnings import WarningMessage
+
+import pyarrow as pa
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
+
+from metadata_extractors.base import Extraction, Prefix
+from metadata_extractors.dicom_columns import Column, plan_columns
+from metadata_extractors.dicom_header import Element, Header, NotRead, pydicom_quietly, read_header
+from metadata_extractors.dicom_values import (
+    BINARY_VRS,
+    CHARSET_VRS,
+    STRUCT_CODES,
+    TEXT_PARSERS,
+    BadValue,
+    attribute_tags,
+    numbers,
+    texts,
+    years,
+)
+
+_PIXEL_REPRESENTATION: Final = 0x00280103
+_SIGNED: Final = b"\x01"
+
+MAX_VALUE_BYTES: Final = 1024 * 1024
+"""Of text and numbers: a hostile list of millions costs seconds."""
+
+
+class DicomExtractor:
+    """Reads DICOM headers. `columns` are names as `plan_columns` takes them; None means the usual ones.
+
+    Values come from the data set's top level and from the file meta information, never from behind the
+    pixel data. A value that is none of its VR becomes null, and a problem.
+    """
+
+    def __init__(self, columns: Sequence[str] | None = None) -> None:
+        self._columns = plan_columns(columns)
+        self._tags = frozenset(column.tag for column in self._columns) | {_PIXEL_REPRESENTATION}
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([column.field for column in self._columns])
+
+    def extract(self, prefix: Prefix) -> Extraction:
+        with pydicom_quietly() as caught:
+            try:
+                header = read_header(prefix, self._tags)
+            except NotRead as why:
+                return Extraction(why.outcome, {}, tuple(map(str, [why] if str(why) else [])))
+            problems = [*header.problems, *_structural(caught)]
+            values = {}
+            for column in self._columns:
+                caught.clear()
+                value, wrong = _value(header, column)
+                values[column.name] = value
+                if caught and column.vr in CHARSET_VRS:
+                    wrong = wrong or "text is not in the character set it declares"
+                if wrong:
+                    problems.append(f"{column.name}: {wrong}")
+        return Extraction("partial" if header.problems else "ok", values, tuple(problems))
+
+
+def _structural(caught: list[WarningMessage]) -> list[str]:
+    """What pydicom warned of while it read elements, in words that hold no value."""
+    found = []
+    for warning in caught:
+        message = str(warning.message)
+        if message.startswith("Expected "):
+            found.append(message.partition(" - ")[0])
+        elif "ncoding" in message or "Specific Character Set" in message or "extension" in message:
+            found.append("SpecificCharacterSet: not as the standard writes it")
+    return list(dict.fromkeys(found))
+
+
+def _value(header: Header, column: Column) -> tuple[object, str]:
+    """The column's value (None where there is none) and what was wrong with it ("" where nothing)."""
+    element = header.element(column.tag)
+    if element is None or (isinstance(element, RawDataElement) and not element.value):
+        return None, ""
+    try:
+        if column.as_json:
+            return _json(element, header), ""
+        if not isinstance(element, RawDataElement):
+            return None, "a sequence, where the dictionary has a value"
+        found, wrong = _values(element, header, column)
+    except BadValue as bad:
+        return None, str(bad)
+    except Exception as error:  # noqa: BLE001  # damaged values fail in pydicom's converters in many ways
+        return None, f"cannot be read ({type(error).__name__})"
+    if column.many:
+        return (found if any(value is not None for value in found) else None), wrong
+    if len(found) == 1:
+        return found[0], wrong
+    return _one_of_several(found, column)
+
+
+def _one_of_several(found: list[object], column: Column) -> tuple[object, str]:
+    """Several values where the dictionary allows one: text is kept as it stands, of others none."""
+    several = f"{len(found)} values, where the dictionary allows one"
+    if column.form == "text" or (column.form == "value" and pa.types.is_string(column.field.type)):
+        return "\\".join(str(value or "") for value in found), several
+    return None, several
+
+
+def _values(element: RawDataElement, header: Header, column: Column) -> tuple[list[object], str]:
+    raw = cast("bytes", element.value)
+    if len(raw) > MAX_VALUE_BYTES and column.vr not in BINARY_VRS:
+        raise BadValue(f"longer than {MAX_VALUE_BYTES // 2**20} MiB")
+    vr = _actual_vr(element, header, column)
+    if vr in STRUCT_CODES and (column.vr in STRUCT_CODES or column.vr == "US or SS"):
+        return list(numbers(raw, vr, element.is_little_endian)), ""
+    if column.vr in STRUCT_CODES or column.vr == "US or SS":
+        raise BadValue(f"written as {element.VR}, where the dictionary has {column.vr}")
+    if column.vr in BINARY_VRS:
+        return [raw], ""
+    if column.vr == "AT":
+        return list(attribute_tags(raw, element.is_little_endian)), ""
+    parse: Callable[[str], object] = str
+    if column.form == "years":
+        parse = years
+    elif column.form == "value":
+        parse = TEXT_PARSERS.get(column.vr, str)
+    return _parsed(texts(raw, column.vr, _encodings(header)), parse)
+
+
+def _parsed(written: list[str | None], parse: Callable[[str], object]) -> tuple[list[object], str]:
+    """Each text's value; null for an empty or a bad one."""
+    found: list[object] = []
+    wrong = ""
+    for text in written:
+        try:
+            found.append(None if text is None else parse(text))
+        except BadValue as bad:
+            found.append(None)
+            wrong = str(bad)
+    return found, wrong
+
+
+def _actual_vr(element: RawDataElement, header: Header, column: Column) -> str:
+    """How the number is encoded: as the file says, or by the dictionary where it does not say."""
+    if element.VR in STRUCT_CODES:
+        return str(element.VR)
+    if column.vr != "US or SS":
+        return column.vr if element.VR in {None, "UN"} else str(element.VR)
+    pixels = header.element(_PIXEL_REPRESENTATION)
+    signed = isinstance(pixels, RawDataElement) and (pixels.value or b"").strip(b"\0") == _SIGNED
+    return "SS" if signed else "US"
+
+
+def _encodings(header: Header) -> list[str]:
+    declared = header.dataset.original_character_set
+    return [declared] if isinstance(declared, str) else list(declared)
+
+
+def _json(element: Element, header: Header) -> str:
+    """The element as the DICOM JSON model writes it (PS3.18, F.2)."""
+    if isinstance(element, RawDataElement):
+        element = convert_raw_data_element(element, encoding=_encodings(header), ds=header.dataset)
+    return json.dumps(element.to_json_dict(None, 0), sort_keys=True)
