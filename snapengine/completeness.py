@@ -41,7 +41,7 @@ def _level(at: int, prefix: str, epoch: Epoch) -> tuple[Level, str]:
     if marks.baseline_ended is None:
         return (
             "provisional",
-            f"{covered}; the first listing of the bucket (the baseline) had not ended: objects may be missing.",
+            f"{covered}; its first listing (the baseline) had not ended: objects may be missing.",
         )
     verified, settled = verified_since(prefix, marks), settled_until(marks)
     if verified is not None and at < verified:
