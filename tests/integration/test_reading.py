@@ -220,3 +220,12 @@ def test_a_download_that_fails_leaves_no_half_file(world: World, tmp_path: Path)
     with pytest.raises(VersionGone):
         view.download(tmp_path / "out")
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+
+
+def test_an_object_whose_size_nobody_told_is_read_all_the_same(world: World) -> None:
+    version = world.put("k", b"0123456789")
+    unknown = ObjectVersion("k", version, None, None, 0)
+    objects = S3Objects(world.s3)
+    assert objects.read(world.bucket, unknown) == b"0123456789"
+    assert objects.read(world.bucket, unknown, 8, 50) == b"89"
+    assert objects.read(world.bucket, unknown, 50, 60) == b""
