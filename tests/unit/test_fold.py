@@ -163,6 +163,7 @@ def test_one_event_written_in_two_ways_gives_one_answer() -> None:
     by_queue = put("v1", 10)._replace(sequencer="0AB0", event_name="ObjectCreated:Put")
     by_bus = by_queue._replace(sequencer="0ab", event_name="Object Created", size=None)
     assert version_at([by_queue, by_bus], 10) == "v1"
+    assert version_at([by_queue, by_queue._replace(sequencer="0ab")], 10) == "v1"
 
 
 def test_two_pages_of_one_listing_that_differ_give_one_answer() -> None:
@@ -283,6 +284,11 @@ def test_a_later_page_that_shows_the_version_voids_its_absence() -> None:
 
 def test_an_earlier_page_that_shows_the_version_voids_nothing() -> None:
     history = [*listing("L", 15, row("v1", 10)), absent("v1", 20)]
+    assert [version_at(history, at) for at in (19.999, 20)] == ["v1", None]
+
+
+def test_a_page_of_the_same_instant_voids_no_absence() -> None:
+    history = [put("v1", 10), absent("v1", 20), *listing("M", 20, row("v1", 10))]
     assert [version_at(history, at) for at in (19.999, 20)] == ["v1", None]
 
 

@@ -69,6 +69,12 @@ def test_all_that_happens_to_a_null_in_one_millisecond_is_ordered_by_sequencer()
     assert etag_at(history[:2], 10) is None
 
 
+def test_at_equal_times_a_null_fact_with_a_sequencer_is_later() -> None:
+    assert etag_at([put(NULL, 20, "a"), absent(NULL, 20)], 20) == "a"
+    assert etag_at([put(NULL, 20, "a"), removed(NULL, 20)._replace(sequencer=None)], 20) == "a"
+    assert etag_at([put(NULL, 20, "a")._replace(sequencer=None), removed(NULL, 20)], 20) is None
+
+
 def test_an_event_of_a_null_delivered_again_changes_nothing() -> None:
     history = [put(NULL, 10, "a"), removed(NULL, 11), put(NULL, 10, "a")]
     assert etag_at(history, 12) is None
@@ -126,7 +132,7 @@ def test_a_listed_null_that_is_the_last_event_is_that_event() -> None:
 def test_an_event_on_the_very_instant_of_the_page_may_be_what_it_shows() -> None:
     found = seen_at([put(NULL, 20, "a"), *listing("L", 20, row(NULL, 20, "a"))], 20)
     assert found is not None
-    assert found.time == "event"
+    assert (found.time, found.storage_class) == ("event", "STANDARD")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +165,7 @@ def test_a_listed_multipart_null_begun_after_the_last_event_is_another() -> None
 
 def test_a_listed_null_marker_dated_midnight_is_the_marker_that_the_last_event_tells() -> None:
     history = [put("v1", 9), marked(NULL, 10.7), *listing("L", 20, marker_row(NULL, 0), row("v1", 9))]
+    assert len(merge_nulls(o for o in history if o.version_id == NULL)) == 1
     assert [etag_at(history, at) for at in (9, 10.699, 10.7)] == ["v1", "v1", None]
 
 
@@ -175,9 +182,18 @@ def test_a_young_listed_null_listed_again_is_corrected() -> None:
     assert [etag_at([*first, *again], at) for at in (10.2, 13)] == ["a", "b"]
 
 
+def test_a_listed_null_is_not_an_event_from_after_its_page() -> None:
+    history = [put(NULL, 10.7, "a-2"), put(NULL, 25, "a-2"), *listing("L", 20, row(NULL, 9, "a-2"))]
+    assert len(merge_nulls(history)) == 2
+    found = seen_at(history, 20)
+    assert found is not None
+    assert (found.event_time, found.time, found.storage_class) == (10_700, "event", "STANDARD")
+
+
 def test_a_listed_null_is_later_than_every_null_fact_before_its_page_and_no_later_one() -> None:
     page = listing("L", 20, row(NULL, 19, "b"))
     assert etag_at([put(NULL, 19.999, "a"), *page], 20) == "b"
+    assert etag_at([put(NULL, 20, "a"), *page], 20) == "a"
     assert etag_at([put(NULL, 20.001, "a"), *page], 20) == "b"
     assert etag_at([put(NULL, 20.001, "a"), *page], 20.001) == "a"
     assert etag_at([removed(NULL, 20.001), *page], 20.001) is None
@@ -233,21 +249,35 @@ def test_the_same_null_on_many_pages_is_one_fact() -> None:
 
 
 def test_a_null_removed_and_put_again_takes_no_place_from_the_pages_of_the_first() -> None:
-    # On the first page v1 is above the null; on the last the null, put again, is above v1.
+    # On the first page v1 and v2 are above the null; on the last the null, put again, is above v1.
     history = [
         put("v1", 20.9),
         put(NULL, 20.5, "e-2"),
-        *listing("L", 21, row("v1", 20), row(NULL, 20, "e-2")),
+        *listing("L", 21, row("v2", 20), row("v1", 20), row(NULL, 20, "e-2")),
+        removed("v2", 21.9),
         removed(NULL, 22),
         *listing("M", 30, row(NULL, 20, "e-2"), row("v1", 20)),
     ]
-    assert [etag_at(history, at) for at in (20.5, 21, 21.999, 30)] == ["e-2", "v1", "v1", "e-2"]
+    assert [etag_at(history, at) for at in (20.5, 21, 21.999, 30)] == ["e-2", "v2", "v1", "e-2"]
 
 
 def test_a_null_listed_above_a_version_that_came_after_its_event_is_another_null() -> None:
     # A null marker; versioning on and v1 put; suspended, and a lifecycle marker of the same day, event lost.
     history = [marked(NULL, 10), put("v1", 11), *listing("L", 20, marker_row(NULL, 0), row("v1", 11))]
     assert [etag_at(history, at) for at in (10, 20)] == [None, None]
+
+
+def test_a_null_listed_above_a_version_with_a_lesser_sequencer_may_be_the_last_event() -> None:
+    # Two requests at once: the one that was ordered first ended last.
+    told = [put("v1", 10.8)._replace(sequencer=sequencer_at(10.6)), put(NULL, 10.7, "a")]
+    found = seen_at([*told, *listing("L", 20, row(NULL, 10, "a"), row("v1", 10))], 20)
+    assert found is not None
+    assert (found.etag, found.event_time, found.time) == ("a", 10_700, "event")
+
+
+def test_a_null_matched_with_its_event_dates_what_the_listing_shows_above_it() -> None:
+    history = [put(NULL, 10.7, "n"), *listing("L", 20, row("v1", 10), row(NULL, 10, "n"))]
+    assert [etag_at(history, at) for at in (10, 10.7)] == [None, "v1"]
 
 
 def test_null_and_versions_of_one_second_are_ordered_by_the_listing_that_shows_them() -> None:
@@ -281,6 +311,21 @@ def test_a_later_page_that_shows_the_null_voids_its_absence(before: bool) -> Non
     assert found.time == ("event" if before else "listed")
 
 
+def test_a_multipart_null_seen_before_and_after_an_absence_was_there_all_the_time() -> None:
+    history = [
+        *listing("K", 15, row(NULL, 9, "z-2")),
+        absent(NULL, 20),
+        *listing("M", 30, row(NULL, 9, "z-2")),
+    ]
+    assert len(merge_nulls(history)) == 1
+    assert [etag_at(history, at) for at in (9, 20, 30)] == ["z-2", "z-2", "z-2"]
+
+
+def test_a_page_of_the_same_instant_voids_no_absence_of_a_null() -> None:
+    history = [put(NULL, 10.2, "a"), absent(NULL, 20), *listing("M", 20, row(NULL, 10, "a"))]
+    assert [etag_at(history, at) for at in (19.999, 20)] == ["a", None]
+
+
 def test_a_null_put_after_an_absence_does_not_void_it() -> None:
     history = [put(NULL, 10, "a"), absent(NULL, 20), *listing("M", 30, row(NULL, 25, "a"))]
     assert [etag_at(history, at) for at in (19.999, 20, 24.999, 25)] == ["a", None, None, "a"]
@@ -288,7 +333,7 @@ def test_a_null_put_after_an_absence_does_not_void_it() -> None:
 
 def test_a_null_that_may_have_been_put_in_the_second_of_an_absence_does_not_void_it() -> None:
     history = [put(NULL, 10, "a"), absent(NULL, 20.5), *listing("M", 30, row(NULL, 20, "b"))]
-    assert [etag_at(history, at) for at in (19.999, 20.5, 30)] == ["a", "b", "b"]
+    assert [etag_at(history, at) for at in (19.999, 20.499, 20.5, 30)] == ["a", "a", "b", "b"]
 
 
 def test_a_multipart_null_begun_before_an_absence_is_there_from_it_on() -> None:
