@@ -40,7 +40,7 @@ LANDING = {
     "rt/dose.dcm": "rtdose_1frame.dcm",
     "rt/plan.dcm": "rtplan.dcm",
 }
-COLUMNS = ["Modality", "PatientSex", "PatientAge", "PatientAgeYears", "BodyPartExamined"]
+COLUMNS = ["Modality", "PatientSex", "PatientAge", "PatientAgeYears"]
 QUESTION = "scans of male patients over 50"
 WITHIN_SECONDS = 30.0
 
@@ -120,6 +120,9 @@ def _show(tell: Story, engine: Engine, first: View, last: View) -> Outcome:
     tell.code(f'snapengine.metadata("{BUCKET}", at="{then}", columns={COLUMNS})')
     before, after = first.metadata(columns=COLUMNS), last.metadata(columns=COLUMNS)
     tell.frame(before)
+    tell.say(
+        "[dim]gone: removed for good since, so its bytes cannot be read; the view still knows of it.[/]\n"
+    )
     answers = [_answer(frame) for frame in (before, after)]
     tell.say(f"[bold]{QUESTION}[/], then: {', '.join(answers[0])}")
     tell.say(f"[bold]{QUESTION}[/], now:  {', '.join(answers[1])}")
@@ -286,11 +289,9 @@ class Story:
         from pandas import isna
 
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-        shown = [name for name in ("key", *COLUMNS) if name in frame]
+        shown = ["key", "outcome", *COLUMNS]
         for name in shown:
-            table.add_column(name)
+            table.add_column(name, no_wrap=True, min_width=22 if name == "key" else None)
         for row in frame[shown].itertuples(index=False):
-            table.add_row(
-                *("" if missing else str(value) for value, missing in zip(row, isna(row), strict=True))
-            )
+            table.add_row(*("" if isna(value) else str(value) for value in row))
         self._console.print(table)
