@@ -6,31 +6,43 @@ from typing import Annotated
 
 import typer
 
+EXAMPLES = """snapengine worker
+snapengine worker --bucket scans --http-port 0
+snapengine worker --once --no-http"""
+
 
 def worker(
     bucket: Annotated[
         list[str] | None,
-        typer.Option(help="Consume this bucket's queue. Repeatable. By default all enabled buckets'."),
+        typer.Option(
+            metavar="BUCKET", help="Consume this bucket's queue. Repeatable. By default all enabled buckets'."
+        ),
     ] = None,
     queue_url: Annotated[
-        list[str] | None, typer.Option(help="Consume this queue, whatever buckets it serves. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="Consume this queue, whatever buckets it serves. Repeatable."),
     ] = None,
-    polls: Annotated[int, typer.Option(min=1, max=32, help="Long polls at once, for each queue.")] = 4,
+    polls: Annotated[
+        int, typer.Option(min=1, max=32, metavar="N", help="Long polls at once, for each queue.")
+    ] = 4,
     once: Annotated[
         bool, typer.Option("--once", help="End when the queues are empty and all is committed.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="The writer's name; by default made of host, process and chance.")
+        str | None,
+        typer.Option(metavar="NAME", help="The writer's name; by default made of host, process and chance."),
     ] = None,
-    http_host: Annotated[str, typer.Option(help="Where health and metrics are served.")] = "127.0.0.1",
+    http_host: Annotated[
+        str, typer.Option(metavar="HOST", help="Where health and metrics are served.")
+    ] = "127.0.0.1",
     http_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Its port; 0 takes a free one and logs it.")
+        int, typer.Option(min=0, max=65535, metavar="N", help="Its port; 0 takes a free one and logs it.")
     ] = 9464,
     no_http: Annotated[bool, typer.Option("--no-http", help="Serve no health and no metrics.")] = False,
 ) -> None:
-    """Read S3's events from the queues into the log, until told to stop (SIGTERM, Ctrl-C).
+    """Read S3's events from the queues into the log.
 
-    Logs are JSON lines on stderr. Exits with 0 once what it had received is committed and deleted.
+    It stops when told to (SIGTERM, Ctrl-C). Logs are JSON lines on stderr. Exits with 0 once what it had received is committed and deleted.
     """
     import asyncio
 
