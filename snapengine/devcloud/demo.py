@@ -288,10 +288,10 @@ class Story:
     def frame(self, frame: Any) -> None:
         from pandas import isna
 
-        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+        table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
         shown = ["key", "outcome", *COLUMNS]
         for name in shown:
-            table.add_column(name, no_wrap=True, min_width=22 if name == "key" else None)
+            table.add_column(name, no_wrap=True, min_width=24 if name == "key" else None)
         for row in frame[shown].itertuples(index=False):
             table.add_row(*("" if isna(value) else str(value) for value in row))
         self._console.print(table)
