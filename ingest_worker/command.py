@@ -42,7 +42,8 @@ def worker(
 ) -> None:
     """Read S3's events from the queues into the log.
 
-    It stops when told to (SIGTERM, Ctrl-C). Logs are JSON lines on stderr. Exits with 0 once what it had received is committed and deleted.
+    It stops when told to (SIGTERM, Ctrl-C). Logs are JSON lines on stderr. Exits with 0 once what it had
+    received is committed and deleted.
     """
     import asyncio
 
