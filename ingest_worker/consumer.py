@@ -77,8 +77,8 @@ class Consumer:
         limit: int = IN_HAND,
     ) -> None:
         self.in_hand: set[Message] = set()
-        self.left = 0
-        """Messages left in the queue, to come again."""
+        self.left: set[str] = set()
+        """With `once`, the ids of messages left in the queue, whatever the reason: each is tried once."""
         self._queue = queue
         self._metrics = metrics
         self._dead_letter_url = dead_letter_url
@@ -88,6 +88,7 @@ class Consumer:
         self._visibility = 30
         self._asked_for = 0
         self._replies = 0
+        self._looked_up = asyncio.Event()
         self._room = asyncio.Event()
         self._deletions: asyncio.Queue[Sequence[Message]] = asyncio.Queue()
         self._trouble: str | None = "not reached yet"
@@ -136,6 +137,7 @@ class Consumer:
 
     async def _receive(self) -> None:
         await self._look_up()
+        self._looked_up.set()
         async with asyncio.TaskGroup() as group:
             for _ in range(self._polls):
                 group.create_task(self._poll())
@@ -174,6 +176,7 @@ class Consumer:
                 self._asked_for -= BATCH
             self._trouble = None
             pauses, tried = delays(), 0
+            raws = [raw for raw in raws if raw["MessageId"] not in self.left]
             if raws:
                 self._replies += 1
                 for message, raw, malformed in self._take(raws):
@@ -237,9 +240,13 @@ class Consumer:
 
     def _leave(self, messages: Sequence[Message]) -> None:
         """Let them come again, when their visibility timeout is over; that is pause enough."""
-        self.left += len(messages)
-        self._metrics.left.inc(len(messages))
+        self._note_left(messages)
         self._put_down(messages)
+
+    def _note_left(self, messages: Sequence[Message]) -> None:
+        self._metrics.left.inc(len(messages))
+        if self._once:
+            self.left.update(message.id for message in messages)
 
     def _settle(self, messages: Sequence[Message]) -> None:
         for chunk in _chunks(messages):
@@ -269,12 +276,14 @@ class Consumer:
                 if not messages:
                     return
             await asyncio.sleep(pause)
+        self._note_left(messages)
         ids = [message.id for message in messages]
         logs.error("not-deleted", queue=self._queue.name, messages=ids, reason="They will come again.")
 
     async def _keep_hidden(self) -> None:
         """Extend the visibility of what is in hand for longer than half of its timeout."""
         loop = asyncio.get_running_loop()
+        await self._looked_up.wait()
         while True:
             await asyncio.sleep(self._visibility / 4)
             old = loop.time() - self._visibility / 2

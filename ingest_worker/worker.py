@@ -211,7 +211,7 @@ class Worker:
             self._troubles[target.url] = str(error)
             logs.error("queue-missing", queue=target.url, **logs.reason(error))
         finally:
-            self._left += consumer.left
+            self._left += len(consumer.left)
             del self._consumers[target.url], self._tasks[target.url]
 
 

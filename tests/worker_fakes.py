@@ -1,4 +1,4 @@
-"""What the worker's tests share: events as S3 sends them, a queue in memory, a log that can be slow or fail."""
+"""What the worker's tests share: events as S3 sends them, a queue in memory, a log that can be slow."""
 
 from __future__ import annotations
 
@@ -125,6 +125,8 @@ class FakeQueue:
         self.calls: list[str] = []
         self.visibility = visibility
         self.dead_letter = dead_letter
+        self.hides = True
+        """False: its visibility timeouts are over before anybody could do anything."""
         self._hidden_until: dict[str, float] = {}
         self._receipts: dict[str, str] = {}
         self._ids = itertools.count(1)
@@ -157,7 +159,7 @@ class FakeQueue:
         visible = [each for each in self.bodies if self._hidden_until.get(each, 0) <= clock][:10]
         for each in visible:
             self.received[each] = self.received.get(each, 0) + 1
-            self._hidden_until[each] = clock + visibility
+            self._hidden_until[each] = clock + (visibility if self.hides else 0)
             self._receipts[each] = f"{each}/{self.received[each]}"
         return [
             {
