@@ -34,7 +34,8 @@ _FIELDS: list[pa.Field[Any]] = [
 SCHEMA = pa.schema(_FIELDS, metadata={"snapengine.format": str(FORMAT_VERSION)})
 """One column a field of `Observation`, in its order."""
 
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+# A payload is too small to be worth handing to Arrow's threads, for which the worker's loop would wait.
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
 
 
 def encode(observations: Sequence[Observation]) -> bytes:

@@ -62,40 +62,43 @@ class DynamoDBLog:
         self, bucket: str, stream: int, number: int, observations: Sequence[Observation]
     ) -> None:
         """Safe to repeat: the same observations give the same items. DynamoDB refuses a batch that names
-        an item twice, so equal items are sent once."""
-        items = {
-            (item["PK"]["S"], item["SK"]["S"]): item
-            for item in (codec.observation_item(bucket, stream, number, o) for o in observations)
-        }
-        requests = [{"PutRequest": {"Item": item}} for item in items.values()]
-        batches = [requests[i : i + BATCH_ITEMS] for i in range(0, len(requests), BATCH_ITEMS)]
+        an item twice, so equal observations are written once."""
+        unique = list(dict.fromkeys(observations))
+        batches = [unique[i : i + BATCH_ITEMS] for i in range(0, len(unique), BATCH_ITEMS)]
         try:
             async with asyncio.TaskGroup() as group:
                 for batch in batches:
-                    group.create_task(self._write(batch))
+                    group.create_task(self._write_batch(bucket, stream, number, batch))
         except ExceptionGroup as failed:  # one batch's failure stops the others; one error tells it
             raise failed.exceptions[0] from failed
+
+    async def _write_batch(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation]
+    ) -> None:
+        """The items are made when it is their turn: those of a whole entry at once would hold up the loop."""
+        async with self._slots:
+            items = (codec.observation_item(bucket, stream, number, o) for o in observations)
+            await self._write([{"PutRequest": {"Item": item}} for item in items])
 
     async def _write(self, requests: list[dict[str, Any]]) -> None:
         """Write until nothing is unprocessed. A reply that is lost is one more repetition."""
         loop = asyncio.get_running_loop()
         delay = 0.05
         progress_at = loop.time()
-        async with self._slots:
-            while True:
-                left = await self._write_once(requests)
-                if not left:
-                    return
-                if len(left) < len(requests):
-                    progress_at, delay = loop.time(), 0.05
-                elif loop.time() - progress_at > self._give_up_after:
-                    raise Unreachable(
-                        f"{self._target} took none of {len(left)} items for {self._give_up_after:.0f} s; "
-                        "it is throttling. They will be written again."
-                    )
-                requests = left
-                await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
-                delay = min(delay * 2, 5.0)
+        while True:
+            left = await self._write_once(requests)
+            if not left:
+                return
+            if len(left) < len(requests):
+                progress_at, delay = loop.time(), 0.05
+            elif loop.time() - progress_at > self._give_up_after:
+                raise Unreachable(
+                    f"{self._target} took none of {len(left)} items for {self._give_up_after:.0f} s; "
+                    "it is throttling. They will be written again."
+                )
+            requests = left
+            await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
+            delay = min(delay * 2, 5.0)
 
     async def _write_once(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """What the table did not take."""
