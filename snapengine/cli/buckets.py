@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,12 +83,10 @@ def enable_bucket(
     with audited(engine, out, "enable-bucket", bucket) as audit:
         audit.detail = _in_words(plan)
         done = carry_out(engine, plan, on_step=_telling(out))
-        for warning in done.warnings:
-            out.warn(warning)
         report = None
         if any(isinstance(step, TakeBaseline) for step in plan.steps):
             report = _baseline(engine, out, bucket, wait=not no_wait)
-    _show_enabled(out, bucket, report)
+    _show_enabled(out, bucket, done.warnings, report)
 
 
 def disable_bucket(
@@ -129,12 +127,12 @@ def disable_bucket(
         )
         if done.kept:
             audit.detail += f"; kept: {' '.join(done.kept)}"
-    for text in done.kept:
-        out.warn(text)
     if out.as_json:
         out.json({"event": "done", "bucket": bucket, "enabled": False, "kept": list(done.kept)})
-    else:
-        out.line(f"Bucket {bucket} is disabled.")
+        return
+    for text in done.kept:
+        out.warn(text)
+    out.line(f"Bucket {bucket} is disabled.")
 
 
 def _must_be_answered(out: Output, *, dry_run: bool, yes: bool) -> None:
@@ -230,8 +228,15 @@ def _counted(versions: int, markers: int) -> str:
     return f"{versions:,} versions, {markers:,} delete markers"
 
 
-def _show_enabled(out: Output, bucket: str, report: BaselineReport | None) -> None:
-    fields: dict[str, Any] = {"event": "done", "bucket": bucket, "enabled": True, "baseline": None}
+def _show_enabled(out: Output, bucket: str, found: Sequence[str], report: BaselineReport | None) -> None:
+    warnings = [*found, *(report.not_assured if report else ())]
+    fields: dict[str, Any] = {
+        "event": "done",
+        "bucket": bucket,
+        "enabled": True,
+        "warnings": warnings,
+        "baseline": None,
+    }
     if report is not None:
         fields["baseline"] = {
             "versions": report.versions,
@@ -239,13 +244,12 @@ def _show_enabled(out: Output, bucket: str, report: BaselineReport | None) -> No
             "started": render(report.started),
             "ended": render(report.ended),
             "epoch": report.epoch,
-            "not_assured": list(report.not_assured),
         }
-        for text in report.not_assured:
-            out.warn(text)
     if out.as_json:
         out.json(fields)
         return
+    for text in warnings:
+        out.warn(text)
     out.line(f"Bucket {bucket} is enabled.")
     if report is not None:
         listed = _counted(report.versions, report.markers)

@@ -47,11 +47,11 @@ def wants_json(arguments: Sequence[str]) -> bool:
     return "--json" in options
 
 
-def report(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    """Say what went wrong, and return the exit code."""
+def report(error: BaseException, *, command: str = "snapengine", as_json: bool, debug: bool) -> int:
+    """Say what went wrong in `command`, and return the exit code."""
     if isinstance(error, BrokenPipeError):
         return _reader_has_gone()
-    code, message, exit_code = describe(error)
+    code, message, exit_code = describe(error, command)
     if debug:
         traceback.print_exception(error)
     if as_json:
@@ -63,12 +63,12 @@ def report(error: BaseException, *, as_json: bool, debug: bool) -> int:
     return exit_code
 
 
-def describe(error: BaseException) -> tuple[str, str, int]:
+def describe(error: BaseException, command: str = "snapengine") -> tuple[str, str, int]:
     """Code, message and exit code of an exception."""
     if isinstance(error, SnapEngineError):
         return error.code, f"{error} {_REMEDIES.get(error.code, '')}".strip(), error.exit_code
     if isinstance(error, CommandLineError):
-        return "usage", _usage(error), BAD_USAGE
+        return "usage", _usage(error, command), BAD_USAGE
     if isinstance(error, Terminated):
         return "interrupted", "Terminated.", TERMINATED
     if isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -84,11 +84,11 @@ def describe(error: BaseException) -> tuple[str, str, int]:
     )
 
 
-def _usage(error: Exception) -> str:
+def _usage(error: Exception, command: str) -> str:
     """The parser's own message, and where to read on."""
     said = " ".join(str(error.format_message()).split())  # type: ignore[attr-defined]  # a click exception
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "snapengine"
+    path = context.command_path if context else command  # some of the parser's errors have no context
     return f"{said.rstrip('.')}. See `{path} --help`."
 
 

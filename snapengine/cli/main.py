@@ -82,7 +82,8 @@ def run(arguments: Sequence[str]) -> int:
         return end.exit_code
     except BaseException as error:  # noqa: BLE001  # the one place where every error ends
         debug = bool(context and context.params.get("debug"))
-        return report(error, as_json=wants_json(given), debug=debug)
+        name = (context.invoked_subcommand if context else None) or ""
+        return report(error, command=f"snapengine {name}".rstrip(), as_json=wants_json(given), debug=debug)
     return 0
 
 
