@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
 from threading import RLock
+from tomllib import TOMLDecodeError
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
@@ -63,6 +64,8 @@ def load_settings(**given: Any) -> Settings:
             f"SNAPENGINE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
         )
         raise UsageError(f"Wrong settings. {wrong}. See docs/settings.md.") from None
+    except TOMLDecodeError as error:
+        raise UsageError(f"The settings file is not TOML: {error}. See docs/settings.md.") from None
 
 
 class Engine:

@@ -438,6 +438,25 @@ def test_an_error_is_one_sentence_with_a_remedy_or_one_object(
         assert remedy in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("store = [", "is not TOML"), ('stor = "x"', "STOR"), ("streams = 0", "SNAPENGINE_STREAMS")],
+)
+def test_a_wrong_settings_file_is_bad_usage(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    said: str,
+) -> None:
+    (tmp_path / "snapengine.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert run(["ls", "scans"]) == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert "docs/settings.md" in message
+
+
 def test_a_missing_dynamodb_table_is_said_with_its_remedy(
     in_cloud: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
