@@ -161,6 +161,18 @@ def latest(entries: Iterable[Fact]) -> Fact | None:
     return max(standing or candidates, key=_time_rank)  # none is left if listings contradict each other
 
 
+def newest_first(entries: Iterable[Fact]) -> list[Fact]:
+    """A key's live entries as a listing would show them: each the latest of what is left."""
+    left = list(entries)
+    if all(entry.sequencer is not None for entry in left):  # the usual case, without the square
+        return sorted(left, key=_sequenced_rank, reverse=True)
+    ordered: list[Fact] = []
+    while (newest := latest(left)) is not None:
+        ordered.append(newest)
+        left = [entry for entry in left if entry is not newest]
+    return ordered
+
+
 def is_after(a: Fact, b: Fact) -> bool:
     """Whether `a` came after `b`: by sequencers if both have one, else by time."""
     if a.sequencer is not None and b.sequencer is not None:
