@@ -87,7 +87,6 @@ class Consumer:
         self._limit = max(limit, BATCH)
         self._visibility = 30
         self._asked_for = 0
-        self._replies = 0
         self._looked_up = asyncio.Event()
         self._room = asyncio.Event()
         self._deletions: asyncio.Queue[Sequence[Message]] = asyncio.Queue()
@@ -164,7 +163,6 @@ class Consumer:
         pauses, tried = delays(), 0
         while True:
             await self._wait_for_room()
-            replies = self._replies
             self._asked_for += BATCH
             try:
                 raws = await self._queue.receive(wait=wait, visibility=self._visibility)
@@ -178,11 +176,10 @@ class Consumer:
             pauses, tried = delays(), 0
             raws = [raw for raw in raws if raw["MessageId"] not in self.left]
             if raws:
-                self._replies += 1
                 for message, raw, malformed in self._take(raws):
                     await self._set_aside(message, raw, malformed)
-            elif self._once and self._replies == replies:
-                return  # no poll has brought anything since this one began
+            elif self._once:
+                return  # the others go on while they are given anything; the last one leaves it empty
 
     async def _try_later(self, error: SnapEngineError, tried: int, pause: float) -> None:
         self._failed("receive", error, again_in=round(pause, 3))

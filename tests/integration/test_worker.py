@@ -8,7 +8,6 @@ import http.client
 import json
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ from tests.servers import Endpoint
 from tests.worker_fakes import NOT_JSON, TEST_EVENT, Gate, Lines, body, record, until
 
 COMMAND = "import typer; from ingest_worker.command import worker; typer.run(worker)"
-VISIBILITY = 2
+VISIBILITY = 1
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +108,7 @@ class House:
 @pytest.fixture
 def house(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     """On the embedded cloud's queues, with a store in SQLite."""
+    monkeypatch.setattr("ingest_worker.consumer.LAST_POLL", 1)
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
     return House(cloud.environment(), f"sqlite:///{tmp_path / 'log.db'}")
@@ -120,11 +120,11 @@ def house(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> H
 class Process:
     """`snapengine worker`, and what it logged."""
 
-    def __init__(self, house: House, log: Path, *options: str) -> None:
+    def __init__(self, house: House, log: Path, *options: str, prelude: str = "") -> None:
         self.log = log
         with log.open("ab") as stderr:
             self.popen = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, *options], env=house.environment, stderr=stderr
+                [sys.executable, "-c", prelude + COMMAND, *options], env=house.environment, stderr=stderr
             )
 
     def lines(self) -> list[dict[str, Any]]:
@@ -150,8 +150,9 @@ def start(house: House, tmp_path: Path) -> Iterator[Start]:
     """Starts workers; ends those that a failed test left."""
     started: list[Process] = []
 
-    def start(*options: str) -> Process:
-        started.append(Process(house, tmp_path / f"worker-{len(started)}.log", *options))
+    def start(*options: str, prelude: str = "") -> Process:
+        log = tmp_path / f"worker-{len(started)}.log"
+        started.append(Process(house, log, *options, prelude=prelude))
         return started[-1]
 
     yield start
@@ -220,24 +221,81 @@ def test_it_tells_of_itself_and_on_sigterm_finishes_and_exits_with_0(house: Hous
     assert process.lines()[-1]["event"] == "stopped"
 
 
-def test_killed_midway_and_started_again_it_loses_nothing(house: House, start: Start, tmp_path: Path) -> None:
-    keys = [f"k{number:02}" for number in range(30)]
-    house.send_keys(*keys[:15])
-    first = start("--no-http")
-    wait_until(lambda: entries(tmp_path / "log.db") > 0)  # one at least is in, and hardly all are deleted
-    house.send_keys(*keys[15:])
-    first.popen.kill()
-    first.popen.wait(10)
-    second = start("--no-http")
+STEPS = [
+    "snapengine.stores.sqlite_log.SQLiteLog.put_entry",
+    "snapengine.stores.sqlite_log.SQLiteLog.put_by_key",
+    "snapengine.stores.sqlite_log.SQLiteLog.mark_done",
+    "snapengine.stores.sqlite_log.SQLiteLog.put_epoch",
+    "ingest_worker.sqs.SQSQueue.delete",
+]
+AT_A_STEP = """
+import functools, os, pkgutil, signal, sys
+path, when, sent = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
+owner, _, name = path.rpartition(".")
+owner = pkgutil.resolve_name(owner)
+step = getattr(owner, name)
+
+@functools.wraps(step)
+async def struck(*arguments):
+    if when == "before":
+        os.kill(os.getpid(), sent)
+    reply = await step(*arguments)
+    if when == "after":
+        os.kill(os.getpid(), sent)
+    return reply
+
+setattr(owner, name, struck)
+"""
+"""Python that sends its own process a signal before or after each call of one method."""
+
+
+def test_killed_at_any_step_it_loses_nothing(house: House, start: Start) -> None:
+    killed = {}
+    # After one step is before the next; so this is between any two.
+    for number, (step, when) in enumerate([*((step, "before") for step in STEPS), (STEPS[-1], "after")]):
+        bucket = f"{house.bucket}-{number}"
+        url = house.enable(bucket)
+        house.send_keys("k1", "k2", bucket=bucket, url=url)
+        at = (step, when, str(int(signal.SIGKILL)))
+        killed[bucket] = url, start(*at, "--no-http", "--bucket", bucket, prelude=AT_A_STEP)
+    for _, process in killed.values():
+        assert process.wait() == -signal.SIGKILL, process.log.read_text()
+    survivor = start("--no-http")
+    wait_until(lambda: all(house.in_queue(url) == 0 for url, _ in killed.values()))
+    survivor.popen.send_signal(signal.SIGTERM)
+    assert survivor.wait() == 0, survivor.log.read_text()
+    for bucket in killed:
+        assert set(house.keys(bucket)) == {"k1", "k2"}
+
+
+@pytest.mark.parametrize("step", [STEPS[0], STEPS[2]])
+def test_a_worker_that_slept_through_anothers_work_wakes_and_harms_nothing(
+    house: House, start: Start, step: str
+) -> None:
+    house.send_keys("k1", "k2")
+    sleeper = start(step, "before", str(int(signal.SIGSTOP)), "--no-http", prelude=AT_A_STEP)
+    wait_until(lambda: state(sleeper.popen.pid) == "T")
+    other = start("--no-http")
     wait_until(lambda: house.in_queue() == 0)
-    second.popen.send_signal(signal.SIGTERM)
-    assert second.wait() == 0, second.log.read_text()
-    assert sorted(set(house.keys())) == keys
+    other.popen.send_signal(signal.SIGTERM)
+    assert other.wait() == 0, other.log.read_text()
+    before = house.keys()
+    assert set(before) == {"k1", "k2"}
+    sleeper.popen.send_signal(signal.SIGTERM)
+
+    def woken() -> bool:
+        sleeper.popen.send_signal(signal.SIGCONT)  # again and again: it stops at each call of the step
+        return sleeper.popen.poll() is not None
+
+    wait_until(woken)
+    assert sleeper.popen.returncode == 0, sleeper.log.read_text()
+    assert set(house.keys()) == {"k1", "k2"}
+    assert len(house.keys()) >= len(before)
 
 
-def entries(path: Path) -> int:
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        return int(database.execute("SELECT count(*) FROM log").fetchone()[0])
+def state(pid: int) -> str:
+    """A process's state by Linux's /proc: `T` for one that is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 # From within
