@@ -6,13 +6,17 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import typer
 
 from ingest_worker import logs
+from ingest_worker.command import worker
 from ingest_worker.envelopes import shown
 from ingest_worker.failures import plain
+from ingest_worker.metrics import Metrics, Step
 from ingest_worker.records import parse_message
 from ingest_worker.targets import targets
 from snapengine.errors import BucketNotEnabled, MalformedMessage, Unreachable, UsageError
@@ -135,3 +139,17 @@ def test_a_bucket_asked_for_without_a_queue_is_an_error() -> None:
         targets([QUEUED], ["unknown"], [])
     with pytest.raises(UsageError, match="--queue-url"):
         targets([config()], ["scans"], [])
+
+
+def test_every_metric_and_every_option_has_its_line_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "worker.md").read_text()
+    for metric in Metrics().registry.collect():
+        suffix = "_total" if metric.type == "counter" else ""
+        assert f"| `{metric.name}{suffix}" in text, metric.name
+    for step in get_args(Step):
+        assert f"`{step}`" in text
+    app = typer.Typer()
+    app.command()(worker)
+    for parameter in typer.main.get_command(app).params:
+        for option in parameter.opts:
+            assert option in {"--install-completion", "--show-completion"} or f"| `{option}" in text, option
