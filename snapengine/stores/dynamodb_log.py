@@ -17,11 +17,16 @@ from snapengine.stores.aws_errors import THROTTLED, code_of, translate, translat
 BATCH_ITEMS = 25
 """DynamoDB's limit for BatchWriteItem."""
 
+CONCURRENCY = 8
+"""BatchWriteItem requests that one log has in flight."""
+
 
 class DynamoDBLog:
     """`LogStore` over an aioboto3 DynamoDB client."""
 
-    def __init__(self, client: Any, table: str, *, concurrency: int = 8, give_up_after: float = 60.0) -> None:
+    def __init__(
+        self, client: Any, table: str, *, concurrency: int = CONCURRENCY, give_up_after: float = 60.0
+    ) -> None:
         """`give_up_after`: seconds without any progress after which a write is given up as Unreachable."""
         self._client = client
         self._table = table
