@@ -130,6 +130,7 @@ async def disable(
             if isinstance(step, DeleteQueue):
                 if wait:
                     await _wait(engine, plan.bucket, lease, clock, on_wait, sleep)
+                    wait = False  # once is enough for both queues
                 left = await asyncio.to_thread(_delete_if_empty, engine, step.name)
                 if left:
                     kept.append(left)

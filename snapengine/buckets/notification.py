@@ -47,8 +47,10 @@ def set_rule(
     lost reply. Raises `Refused` where S3 will not have the rule, and `SnapEngineError` where somebody else's
     rules are not as they were, with what they were.
     """
+    original: dict[str, Any] | None = None
     for _ in range(_PUTS):
         before, unknown, _time = notification_at(engine, bucket, account, clock)
+        original = before if original is None else original
         if unknown:
             raise Refused(unknown_elements(bucket, unknown))
         wanted = rules.merged(before, rule)
@@ -58,14 +60,15 @@ def set_rule(
             if look:
                 pause(_LOOK_AFTER)  # a bucket's configuration is eventually consistent
             after, _, seen = notification_at(engine, bucket, account, clock)
-            missing = rules.lost(before, after)
+            missing = rules.lost(original, after)
             if _is_there(after, rule) and not missing:
                 return seen
-    if missing:
-        raise SnapEngineError(
-            f"While our rule was changed, other notifications of bucket {bucket} changed too, by somebody "
-            f"else or by S3. They were: {'; '.join(missing)}. Check them, and put back what is missing."
-        )
+        if _is_there(after, rule):
+            raise SnapEngineError(
+                f"While our rule was changed, other notifications of bucket {bucket} changed too, by "
+                f"somebody else or by S3. They were: {'; '.join(missing)}. Check them, and put back what is "
+                "missing."
+            )
     raise SnapEngineError(
         f"Somebody else keeps changing the notifications of bucket {bucket}: our rule was put {_PUTS} times "
         "and is not as it was put. Find out who (Terraform, CDK?), then try again."

@@ -106,7 +106,9 @@ def _one_queue(
     changes = queues.differences(settings, queue, real_aws=facts.real_aws)
     untagged = queues.STORE_TAG not in queue.tags
     if changes:
-        yield SetQueue(f"set {', '.join(sorted(changes))} of queue {name} right", name, changes, tag=untagged)
+        # All of them, as some servers forget those that a call does not name.
+        whole = {**settings, **changes}
+        yield SetQueue(f"set {', '.join(sorted(changes))} of queue {name} right", name, whole, tag=untagged)
     elif untagged:
         yield SetQueue(f"tag queue {name} as this log's", name, {}, tag=True)
 
