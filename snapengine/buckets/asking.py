@@ -44,6 +44,8 @@ def asking(target: str) -> Iterator[None]:
         if isinstance(ours, PermissionMissing):
             action = iam_action(error.operation_name)
             said = error.response.get("Error", {}).get("Message", "")
+            if error.operation_name == "HeadBucket":  # its replies have no body to tell the two apart
+                said = "Or the bucket belongs to another account."
             raise PermissionMissing(
                 f"AWS denied {action} on {target}. Allow it for this role, then try again. {said}".strip(),
                 action=action,

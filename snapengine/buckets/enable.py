@@ -53,7 +53,7 @@ class Enabled:
 
 def plan_enable(engine: Tools, bucket: str, wanted: Wanted | None = None) -> Plan:
     """What `enable-bucket` would do. Changes nothing. Raises as `read_facts`; a plan may hold refusals."""
-    return make_plan(read_facts(engine, bucket), wanted or Wanted(streams=engine.settings.streams))
+    return make_plan(read_facts(engine, bucket), wanted or Wanted())
 
 
 def carry_out(
@@ -221,8 +221,9 @@ class _Work:
 
     def _register(self, step: Register) -> None:
         facts, old = self.facts, self.facts.config
+        streams = self.wanted.streams or self.engine.settings.streams
         config = old or BucketConfig(
-            facts.bucket, facts.region, facts.account, streams=self.wanted.streams, assured=self.wanted.wait
+            facts.bucket, facts.region, facts.account, streams=streams, assured=self.wanted.wait
         )
         switched = self._noted().get(_SWITCHED)
         config = replace(

@@ -118,11 +118,11 @@ def differences(wanted: Mapping[str, str], queue: QueueFacts, *, real_aws: bool)
     """The attributes to set. What another server than AWS never reports cannot be told from what it lacks:
     it is left to `unreported`."""
     there = queue.attributes
+    hidden = unreported(wanted, queue, real_aws=real_aws)
     found = {
         name: value
         for name, value in wanted.items()
-        if (real_aws or name in there or name in {"Policy", "RedrivePolicy"})
-        and _value(name, there.get(name)) != _value(name, value)
+        if name not in hidden and _value(name, there.get(name)) != _value(name, value)
     }
     if there.get("KmsMasterKeyId"):  # SQS allows one of the two encryptions
         found |= {"KmsMasterKeyId": "", "SqsManagedSseEnabled": "true"}
@@ -130,8 +130,10 @@ def differences(wanted: Mapping[str, str], queue: QueueFacts, *, real_aws: bool)
 
 
 def unreported(wanted: Mapping[str, str], queue: QueueFacts, *, real_aws: bool) -> list[str]:
-    """The attributes that this server, which is not AWS, does not report."""
-    return [] if real_aws else sorted(wanted.keys() - queue.attributes.keys() - {"Policy", "RedrivePolicy"})
+    """The attributes that this server, which is not AWS, does not report. Policies are left out of a reply
+    where there are none, too; but a queue with our tag was given them."""
+    given = set() if STORE_TAG in queue.tags else {"Policy", "RedrivePolicy"}
+    return [] if real_aws else sorted(wanted.keys() - queue.attributes.keys() - given)
 
 
 def _value(name: str, text: str | None) -> Any:

@@ -35,6 +35,8 @@ def out_of_reach(facts: BucketFacts) -> str | None:
             f"{bucket} is a directory bucket: S3 gives these neither versions nor notifications. "
             "Use a general purpose bucket."
         )
+    if bucket.endswith(("-s3alias", "--ol-s3")):
+        return f"{bucket} is the alias of an access point. Give the name of its bucket."
     if not facts.owned_by_caller:
         return (
             f"Bucket {bucket} does not belong to account {facts.account}. "

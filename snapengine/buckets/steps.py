@@ -15,8 +15,8 @@ class Wanted:
     """None: as registered, or the whole bucket."""
     wait: bool = True
     """Whether to give AWS the time that it asks for before the baseline."""
-    streams: int = 8
-    """Of a bucket that is enabled for the first time."""
+    streams: int | None = None
+    """Of a bucket that is enabled for the first time; None: by the settings."""
 
 
 @dataclass(frozen=True, slots=True)

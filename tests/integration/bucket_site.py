@@ -178,6 +178,22 @@ def open_site(
     return site
 
 
+FOREIGN: dict[str, Any] = {
+    "Id": "thumbnails",
+    "Events": ["s3:ObjectTagging:*"],
+    "Filter": {"Key": {"FilterRules": [{"Name": "suffix", "Value": ".png"}]}},
+}
+
+
+def with_foreign_rule(site: Site) -> dict[str, Any]:
+    url = site.sqs.create_queue(QueueName=f"theirs-{site.bucket.replace('.', '-')}")["QueueUrl"]
+    arn = site.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    theirs = {"QueueConfigurations": [{**FOREIGN, "QueueArn": arn}], "EventBridgeConfiguration": {}}
+    site.s3.put_bucket_notification_configuration(Bucket=site.bucket, NotificationConfiguration=theirs)
+    site.writes.clear()
+    return site.notification()
+
+
 async def no_sleep(seconds: float) -> None:
     """For waits on which nothing but the patience of AWS rests."""
 

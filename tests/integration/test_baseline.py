@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -21,9 +22,10 @@ from snapengine.buckets.listing import list_versions
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine, load_settings
 from snapengine.errors import BucketNotEnabled, Busy, PermissionMissing, Refused
-from snapengine.model import BASELINE, Observation
+from snapengine.model import BASELINE, BucketConfig, Observation
 from snapengine.ordering import places
 from tests.integration.bucket_site import Site, no_pause, no_sleep, open_site
+from tests.servers import Endpoint
 
 MINUTE = 60_000
 
@@ -165,6 +167,28 @@ async def test_dynamodb_holds_a_baseline_as_well(
     assert site.view() == site.current()
     site.writes.clear()
     assert site.plan().steps == ()
+
+
+@pytest.mark.services
+async def test_a_real_server_is_baselined_exactly(
+    seaweedfs_server: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweedfs_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweedfs_server.endpoint_url)
+    monkeypatch.setenv("SNAPENGINE_STORE", f"sqlite:///{tmp_path / 'log.db'}")
+    site = Site(Engine(load_settings()), f"baseline-{uuid4().hex}")
+    site.engine.store.create()
+    site.s3.create_bucket(Bucket=site.bucket)
+    site.s3.put_bucket_versioning(Bucket=site.bucket, VersioningConfiguration={"Status": "Enabled"})
+    for n in range(12):
+        site.s3.put_object(Bucket=site.bucket, Key=f"ct/{n % 5} ü+", Body=b"x" * n)
+        if n % 3 == 0:
+            site.s3.delete_object(Bucket=site.bucket, Key=f"ct/{n % 5} ü+")
+    site.engine.store.put_config(BucketConfig(site.bucket, "us-east-1", "000000000000", enabled_at=1))
+    await baseline(site)
+    assert site.entries() == site.listed()
+    assert site.view() == site.current()
 
 
 # Null versions, which S3 may overwrite within the second that it shows

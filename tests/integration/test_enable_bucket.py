@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,16 +12,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from snapengine.buckets import queues, rules
-from snapengine.buckets.disable import disable, plan_disable
 from snapengine.buckets.enable import carry_out, plan_enable
 from snapengine.buckets.lease import ENABLE, Lease
-from snapengine.buckets.queue_changes import create_queue, set_queue
-from snapengine.buckets.reading import is_aws, read_queue
 from snapengine.buckets.steps import Wanted
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine, load_settings
 from snapengine.errors import (
-    BucketNotEnabled,
     BucketUnknown,
     Busy,
     CredentialsMissing,
@@ -39,8 +34,8 @@ from tests.integration.bucket_site import (
     Killed,
     Site,
     no_pause,
-    no_sleep,
     open_site,
+    with_foreign_rule,
 )
 
 WRITES_OF_ENABLING = 4  # two queues, the rule, versioning
@@ -55,22 +50,6 @@ def cloud() -> Iterator[DevCloud]:
 @pytest.fixture
 def site(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return open_site(cloud, tmp_path, monkeypatch)
-
-
-FOREIGN: dict[str, Any] = {
-    "Id": "thumbnails",
-    "Events": ["s3:ObjectTagging:*"],
-    "Filter": {"Key": {"FilterRules": [{"Name": "suffix", "Value": ".png"}]}},
-}
-
-
-def with_foreign_rule(site: Site) -> dict[str, Any]:
-    url = site.sqs.create_queue(QueueName=f"theirs-{site.bucket.replace('.', '-')}")["QueueUrl"]
-    arn = site.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    theirs = {"QueueConfigurations": [{**FOREIGN, "QueueArn": arn}], "EventBridgeConfiguration": {}}
-    site.s3.put_bucket_notification_configuration(Bucket=site.bucket, NotificationConfiguration=theirs)
-    site.writes.clear()
-    return site.notification()
 
 
 # What it sets up
@@ -412,78 +391,6 @@ async def test_a_lifecycle_rule_of_the_bucket_is_warned_of(site: Site) -> None:
     assert site.plan().warnings[0].startswith("DATA LOSS AHEAD: Lifecycle rule tidy")
 
 
-# Queues that are there already
-
-
-async def test_a_queue_with_other_attributes_is_set_right(site: Site) -> None:
-    name = queues.queue_name(site.bucket)
-    site.sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": "60"})
-    assert [step.code for step in site.plan().steps][:2] == ["make-queue", "set-queue"]
-    await site.enable()
-    assert site.attributes(name)["MessageRetentionPeriod"] == "1209600"
-    assert site.plan().steps == ()
-
-
-def test_a_queue_made_by_somebody_else_in_between_is_set_right_too(site: Site) -> None:
-    name = queues.queue_name(site.bucket)
-    site.sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": "60"})
-    create_queue(site.engine, name, {"MessageRetentionPeriod": "1209600"}, no_pause)
-    queue = read_queue(site.engine, name)
-    assert queue is not None
-    assert queue.attributes["MessageRetentionPeriod"] == "1209600"
-    assert queue.tags[queues.STORE_TAG] == queues.store_tag(site.engine.settings.store)
-
-
-def test_a_name_that_was_just_deleted_is_waited_for(site: Site) -> None:
-    recently = ClientError(
-        {"Error": {"Code": "AWS.SimpleQueueService.QueueDeletedRecently", "Message": ""}}, "CreateQueue"
-    )
-    site.fail("CreateQueue", recently, times=3)
-    waited: list[float] = []
-    carry_out(site.engine, site.plan(), pause=waited.append)
-    assert waited == [5.0] * 3
-
-
-@pytest.mark.parametrize("operation", ["CreateQueue", "SetQueueAttributes"])
-def test_an_attribute_that_a_server_does_not_know_is_said_and_the_rest_is_set(
-    site: Site, operation: str
-) -> None:
-    def unknown(params: dict[str, Any], model: Any, **_: Any) -> None:
-        if b"SqsManagedSseEnabled" in params["body"]:
-            raise ClientError({"Error": {"Code": "InvalidAttributeName", "Message": ""}}, model.name)
-
-    for name in ("CreateQueue", "SetQueueAttributes"):
-        site.sqs.meta.events.register(f"before-call.sqs.{name}", unknown)
-    name = queues.queue_name(site.bucket)
-    settings = {"MessageRetentionPeriod": "1209600", "SqsManagedSseEnabled": "true"}
-    if operation == "CreateQueue":
-        told = create_queue(site.engine, name, settings, no_pause)
-    else:
-        site.sqs.create_queue(QueueName=name)
-        told = set_queue(site.engine, name, settings, tag=False)
-    assert len(told) == 1
-    assert "its server does not take SqsManagedSseEnabled (InvalidAttributeName)" in told[0]
-    assert site.attributes(name)["MessageRetentionPeriod"] == "1209600"
-
-
-def test_on_aws_no_attribute_is_done_without(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.fail(
-        "CreateQueue",
-        ClientError({"Error": {"Code": "InvalidAttributeName", "Message": "x"}}, "CreateQueue"),
-    )
-    monkeypatch.setattr("snapengine.buckets.queue_changes.is_aws", lambda _: True)
-    with pytest.raises(SnapEngineError, match="InvalidAttributeName"):
-        create_queue(site.engine, queues.queue_name(site.bucket), {"SqsManagedSseEnabled": "true"}, no_pause)
-
-
-def test_which_endpoints_are_aws() -> None:
-    assert is_aws("https://sqs.eu-central-1.amazonaws.com")
-    assert is_aws("https://sqs.cn-north-1.amazonaws.com.cn")
-    assert is_aws("https://sqs.us-east-1.api.aws")
-    assert not is_aws("http://127.0.0.1:9324")
-    assert not is_aws("https://amazonaws.com.example.org")
-
-
 # Another prefix
 
 
@@ -502,106 +409,6 @@ async def test_a_narrower_prefix_keeps_the_history_that_is_there(site: Site) -> 
     before = site.config()
     await site.enable(prefix="ct/")
     assert site.config() == replace(before, prefix="ct/")
-
-
-# Disabling
-
-
-async def turn_off(site: Site, **options: Any) -> Any:
-    plan = plan_disable(site.engine, site.bucket)
-    given: dict[str, Any] = {"wait": False, "sleep": no_sleep, "pause": no_pause} | options
-    return await disable(site.engine, plan, **given)
-
-
-def drain(site: Site) -> None:
-    url = site.config().queue_url
-    while messages := site.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0).get(
-        "Messages"
-    ):
-        for message in messages:
-            site.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-
-
-async def test_disabling_removes_what_is_ours_and_keeps_the_history(site: Site) -> None:
-    before = with_foreign_rule(site)
-    site.s3.put_object(Bucket=site.bucket, Key="k", Body=b"1")
-    await site.enable()
-    drain(site)
-    await turn_off(site)
-    assert site.notification() == before
-    assert site.queue_names() == []
-    assert site.s3.get_bucket_versioning(Bucket=site.bucket)["Status"] == "Enabled"
-    config = site.config()
-    assert (config.enabled, config.queue_url, config.baseline_ended is not None) == (False, None, True)
-    assert set(site.view()) == {"k"}
-    assert plan_disable(site.engine, site.bucket).steps == ()
-
-
-async def test_a_queue_with_messages_is_kept_for_the_worker(site: Site) -> None:
-    await site.enable()
-    site.s3.put_object(Bucket=site.bucket, Key="k", Body=b"1")
-    outcome = await turn_off(site)
-    assert "messages and is kept" in outcome.kept[0]
-    assert len(site.queue_names()) == 2
-    assert site.config().queue_url is not None
-    drain(site)
-    assert (await turn_off(site)).kept == ()
-    assert site.queue_names() == []
-
-
-async def test_the_queues_stay_for_as_long_as_s3_may_still_send(site: Site) -> None:
-    await site.enable()
-    drain(site)
-    left: list[float] = []
-    await turn_off(site, wait=True, on_wait=left.append)
-    assert 295 <= left[0] <= 301
-    assert len(left) in (60, 61)
-
-
-@pytest.mark.parametrize("write", [1, 2, 3])
-async def test_disabling_stopped_at_any_call_is_completed_by_the_next_run(site: Site, write: int) -> None:
-    await site.enable()
-    drain(site)
-    with site.stopped_at(write, landed=True), pytest.raises(Killed):
-        await turn_off(site)
-    await turn_off(site)
-    assert site.queue_names() == []
-    assert rules.our_rule(site.notification()) is None
-    assert plan_disable(site.engine, site.bucket).steps == ()
-
-
-async def test_a_disabled_bucket_can_be_enabled_again(site: Site) -> None:
-    await site.enable()
-    first = site.config()
-    await turn_off(site)
-    drain(site)
-    await site.enable()
-    config = site.config()
-    assert config.enabled
-    assert config.enabled_at is not None
-    assert first.enabled_at is not None
-    assert config.enabled_at > first.enabled_at
-
-
-async def test_a_bucket_that_is_no_more_can_be_disabled(site: Site) -> None:
-    await site.enable()
-    drain(site)
-    site.s3.delete_bucket(Bucket=site.bucket)
-    await turn_off(site)
-    assert site.queue_names() == []
-
-
-def test_disabling_what_was_never_enabled_says_so(site: Site) -> None:
-    with pytest.raises(BucketNotEnabled, match="never enabled"):
-        plan_disable(site.engine, site.bucket)
-
-
-def test_disabling_waits_its_turn(site: Site) -> None:
-    carry_out(site.engine, site.plan(), pause=no_pause)
-    plan = plan_disable(site.engine, site.bucket)
-    with Lease(site.engine.store, site.bucket, ENABLE, site.engine.clock), pytest.raises(Busy):
-        asyncio.run(disable(site.engine, plan, wait=False))
-    assert site.config().enabled
 
 
 def test_wanted_streams_come_from_the_settings(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -21,6 +22,7 @@ from snapengine.buckets.replies import parse_xml
 from snapengine.devcloud import DevCloud
 from snapengine.errors import BadData, BucketUnknown, PermissionMissing
 from snapengine.model import CREATED, MARKER_CREATED, BucketConfig, Kind
+from tests.servers import Endpoint
 
 T = 1_800_000_000_000
 
@@ -191,6 +193,28 @@ def test_a_page_is_never_dated_after_its_request(s3: Any, bucket: str) -> None:
     assert last is not None
     assert all(first - 1100 <= page.time <= last + 1000 for page in pages)
     assert all(one.time <= other.time for one, other in pairwise(pages))
+
+
+@pytest.mark.services
+def test_a_real_server_is_listed_in_its_order_and_every_key_as_it_went_in(
+    seaweedfs_server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweedfs_server.environment().items():
+        monkeypatch.setenv(name, value)
+    s3 = boto3.client("s3", endpoint_url=seaweedfs_server.endpoint_url)
+    bucket = f"listing-{uuid4().hex}"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    stored: dict[str, list[str]] = {key: [] for key in sorted(STRANGE) if key not in {"x\x01y", "//"}}
+    for key, versions in stored.items():
+        versions.insert(0, s3.put_object(Bucket=bucket, Key=key, Body=b"1")["VersionId"])
+        versions.insert(0, s3.delete_object(Bucket=bucket, Key=key)["VersionId"])
+        versions.insert(0, s3.put_object(Bucket=bucket, Key=key, Body=b"2")["VersionId"])
+    listed: dict[str, list[str]] = {}
+    for page in list_versions(s3, bucket, page_size=2):
+        for found in page.entries:
+            listed.setdefault(found.key, []).append(found.version_id)
+    assert list(listed.items()) == list(stored.items())
 
 
 # The clock: a made-up server, whose replies have whole seconds
