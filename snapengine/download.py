@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from secrets import token_hex
 
 from snapengine.errors import CannotExpressKey
 from snapengine.model import ObjectVersion
@@ -63,16 +63,16 @@ def plan_paths(keys: Sequence[str], folder: Path) -> list[Path]:
 def write_file(version: ObjectVersion, path: Path, read: Read) -> Path:
     """Write one object to `path`, through a temporary file beside it that is renamed when whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".snapengine-")
+    temporary = path.with_name(f".snapengine-{token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             if version.size is None or version.size <= CHUNK:
                 file.write(read(version, 0, None))
             else:
                 for start in range(0, version.size, CHUNK):
                     file.write(read(version, start, min(start + CHUNK, version.size)))
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return path

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _OPTIONS: dict[str, Any] = {
-    "retries": {"mode": "standard", "max_attempts": 6},
+    "retries": {"mode": "standard", "max_attempts": 4},
     "connect_timeout": 5,
     "read_timeout": 60,
     "max_pool_connections": 32,

@@ -15,6 +15,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from snapengine.errors import UsageError
+
 StoreURL = Annotated[str, StringConstraints(pattern=r"^(dynamodb://[A-Za-z0-9_.-]{3,255}|sqlite:///.+)$")]
 
 
@@ -49,5 +51,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The file is `SNAPENGINE_CONFIG_FILE`, or `snapengine.toml` in the working directory."""
-        path = Path(os.environ.get("SNAPENGINE_CONFIG_FILE", "snapengine.toml"))
+        named = os.environ.get("SNAPENGINE_CONFIG_FILE")
+        if named and not Path(named).is_file():
+            raise UsageError(f"SNAPENGINE_CONFIG_FILE names {named}, and there is no such file.")
+        path = Path(named or "snapengine.toml")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)

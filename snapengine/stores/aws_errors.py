@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore import exceptions as sdk
+from botocore.parsers import ResponseParserError
 
 from snapengine.errors import (
     BucketUnknown,
@@ -55,6 +56,8 @@ def translated(target: str) -> Iterator[None]:
         yield
     except (sdk.ClientError, sdk.BotoCoreError) as error:
         raise translate(error, target) from error
+    except ResponseParserError as error:  # a proxy's page, say; botocore does not count it as its own
+        raise Unreachable(f"{target} did not answer as AWS does: {error}. Check AWS_ENDPOINT_URL.") from error
 
 
 def translate(error: sdk.ClientError | sdk.BotoCoreError, target: str) -> SnapEngineError:

@@ -229,3 +229,11 @@ def test_an_object_whose_size_nobody_told_is_read_all_the_same(world: World) -> 
     assert objects.read(world.bucket, unknown) == b"0123456789"
     assert objects.read(world.bucket, unknown, 8, 50) == b"89"
     assert objects.read(world.bucket, unknown, 50, 60) == b""
+
+
+def test_downloaded_files_have_the_permissions_that_the_umask_leaves(world: World, tmp_path: Path) -> None:
+    world.put("k", b"bytes")
+    (path,) = world.view().download(tmp_path / "out")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode

@@ -332,3 +332,20 @@ def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNAPENGINE_STORE", "postgres://x")
     with pytest.raises(UsageError, match="SNAPENGINE_STORE"):
         snapengine.view("scans")
+
+
+def test_a_settings_file_that_is_named_and_missing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SNAPENGINE_CONFIG_FILE", str(tmp_path / "none.toml"))
+    with pytest.raises(UsageError, match=r"none\.toml"):
+        snapengine.view("scans")
+
+
+def test_the_environment_wins_over_the_settings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "snapengine.toml"
+    file.write_text('store = "dynamodb://from-file"\nstreams = 3\n')
+    monkeypatch.setenv("SNAPENGINE_CONFIG_FILE", str(file))
+    monkeypatch.setenv("SNAPENGINE_STORE", "dynamodb://from-environment")
+    settings = snapengine.Settings()
+    assert (settings.store, settings.streams) == ("dynamodb://from-environment", 3)
