@@ -187,6 +187,35 @@ class BucketConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A view that somebody named, kept for ever."""
+
+    bucket: str
+    name: str
+    reference: str
+    """`snap://…` with its epoch."""
+    digest: str
+    """Of the view when it was named; `snapengine verify` compares with it."""
+    created_at: int
+    """UTC milliseconds."""
+    creator: str
+    note: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GoneVersion:
+    """A version that a view shows and that has been removed from S3 for good since."""
+
+    key: str
+    version_id: str
+    since: int
+    """UTC milliseconds."""
+    why: str
+    """S3's name of the event, or that a complete listing lacked it."""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRecord:
     """A command that changed something: who, what, when, and how it ended."""
 

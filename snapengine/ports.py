@@ -16,6 +16,7 @@ from snapengine.model import (
     LogEntry,
     ObjectVersion,
     Observation,
+    Snapshot,
     Watermarks,
 )
 
@@ -131,6 +132,20 @@ class Registry(Protocol):
     def progress(self, bucket: str, task: str) -> dict[str, str | int] | None: ...
 
     def clear_progress(self, bucket: str, task: str) -> None: ...
+
+    def put_snapshot(self, snapshot: Snapshot) -> bool:
+        """Keep it if its name is free; False if it is taken."""
+        ...
+
+    def snapshot(self, bucket: str, name: str) -> Snapshot | None: ...
+
+    def snapshots(self, bucket: str) -> list[Snapshot]:
+        """By name."""
+        ...
+
+    def delete_snapshot(self, bucket: str, name: str) -> bool:
+        """Whether there was one."""
+        ...
 
     def append_audit(self, record: AuditRecord) -> None: ...
 

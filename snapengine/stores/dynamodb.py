@@ -9,7 +9,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
-from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation
+from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot
 from snapengine.stores import dynamodb_codec as codec
 from snapengine.stores.aws_errors import code_of, translate, translated
 
@@ -199,6 +199,25 @@ class DynamoDBStore:
                 TableName=self._table,
                 Key=codec.primary_key(codec.bucket_key(bucket), f"PROGRESS#{task}"),
             )
+
+    def put_snapshot(self, snapshot: Snapshot) -> bool:
+        return self._put_if(codec.snapshot_item(snapshot), "attribute_not_exists(PK)")
+
+    def snapshot(self, bucket: str, name: str) -> Snapshot | None:
+        item = self._get(codec.snapshot_key(bucket), name)
+        return codec.snapshot_from(item) if item else None
+
+    def snapshots(self, bucket: str) -> list[Snapshot]:
+        return [codec.snapshot_from(item) for item in self._query(codec.snapshot_key(bucket))]
+
+    def delete_snapshot(self, bucket: str, name: str) -> bool:
+        with translated(self._target):
+            reply = self._client.delete_item(
+                TableName=self._table,
+                Key=codec.primary_key(codec.snapshot_key(bucket), name),
+                ReturnValues="ALL_OLD",
+            )
+        return "Attributes" in reply
 
     def append_audit(self, record: AuditRecord) -> None:
         self._put_if(codec.audit_item(record, token_hex(6)), None)

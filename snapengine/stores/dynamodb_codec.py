@@ -8,6 +8,7 @@
     BUCKET#<bucket>             CONFIG, LEASE#<task>, PROGRESS#<task> bucket
     BUCKET#<bucket>             CAUGHT_UP, VERIFIED#<hash of prefix>  watermarks
     BUCKETS                     <bucket>                              list of buckets
+    SNAPSHOT#<bucket>           <name>                                snapshot
     AUDIT                       <time>#<nonce>                        audit line
     TABLE                       SCHEMA                                schema version
 
@@ -28,6 +29,7 @@ from snapengine.model import (
     Epoch,
     LogEntry,
     Observation,
+    Snapshot,
     Watermarks,
     watermarks_of,
 )
@@ -204,6 +206,23 @@ def watermarks_from(items: Iterable[Mapping[str, Any]]) -> Watermarks | None:
             if name.startswith("VERIFIED#")
         },
     )
+
+
+def snapshot_key(bucket: str) -> str:
+    return f"SNAPSHOT#{bucket}"
+
+
+def snapshot_item(snapshot: Snapshot) -> Item:
+    return {
+        **primary_key(snapshot_key(snapshot.bucket), snapshot.name),
+        **_values({**asdict(snapshot), "labels": None}),
+        "labels": {"M": _values(snapshot.labels)},
+    }
+
+
+def snapshot_from(item: Mapping[str, Any]) -> Snapshot:
+    labels = {name: from_value(value) for name, value in item["labels"]["M"].items()}
+    return Snapshot(**{**_known(Snapshot, item), "labels": labels})
 
 
 def audit_item(record: AuditRecord, nonce: str) -> Item:

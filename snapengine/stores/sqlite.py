@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
-from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Watermarks
+from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot, Watermarks
 from snapengine.stores.sqlite_database import ENTRY_COLUMNS, SCHEMA_VERSION, Database
 
 
@@ -128,6 +128,25 @@ class SQLiteStore:
 
     def clear_progress(self, bucket: str, task: str) -> None:
         self._run("DELETE FROM progress WHERE bucket = ? AND task = ?", bucket, task)
+
+    def put_snapshot(self, snapshot: Snapshot) -> bool:
+        return self._database.change(
+            "INSERT OR IGNORE INTO snapshot VALUES (?, ?, ?)",
+            snapshot.bucket,
+            snapshot.name,
+            json.dumps(asdict(snapshot)),
+        )
+
+    def snapshot(self, bucket: str, name: str) -> Snapshot | None:
+        rows = self._run("SELECT body FROM snapshot WHERE bucket = ? AND name = ?", bucket, name)
+        return Snapshot(**_known(Snapshot, rows[0][0])) if rows else None
+
+    def snapshots(self, bucket: str) -> list[Snapshot]:
+        rows = self._run("SELECT body FROM snapshot WHERE bucket = ? ORDER BY name", bucket)
+        return [Snapshot(**_known(Snapshot, body)) for (body,) in rows]
+
+    def delete_snapshot(self, bucket: str, name: str) -> bool:
+        return self._database.change("DELETE FROM snapshot WHERE bucket = ? AND name = ?", bucket, name)
 
     def append_audit(self, record: AuditRecord) -> None:
         self._run("INSERT INTO audit (time, body) VALUES (?, ?)", record.time, json.dumps(asdict(record)))

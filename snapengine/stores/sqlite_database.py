@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS progress (
 CREATE TABLE IF NOT EXISTS watermark (
     bucket TEXT, name TEXT, prefix TEXT, time INTEGER NOT NULL,
     PRIMARY KEY (bucket, name, prefix)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshot (
+    bucket TEXT, name TEXT, body TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, body TEXT NOT NULL);
 """
 ENTRY_COLUMNS = "bucket, stream, number, nonce, recorded_at, count, payload"

@@ -18,6 +18,7 @@ from snapengine.model import (
     Epoch,
     LogEntry,
     Observation,
+    Snapshot,
     Watermarks,
 )
 from snapengine.observation_codec import decode, encode
@@ -311,6 +312,22 @@ class StoreContract:
         assert store.progress(BUCKET, "baseline") == {"key": "é\x01", "pages": 4, "empty": ""}
         store.clear_progress(BUCKET, "baseline")
         assert store.progress(BUCKET, "baseline") is None
+
+    def test_a_snapshot_is_kept_until_it_is_deleted_and_its_name_is_taken_once(
+        self, backend: Backend
+    ) -> None:
+        store = backend.store
+        first = Snapshot(BUCKET, "nightly/é 1", "snap://scans@…", "sha256:…", T, "ann", "a note", {"k": "v"})
+        assert store.put_snapshot(first)
+        assert not store.put_snapshot(replace(first, digest="sha256:other"))
+        assert store.put_snapshot(replace(first, name="another", labels={}))
+        assert store.put_snapshot(replace(first, bucket="other"))
+        assert store.snapshot(BUCKET, "nightly/é 1") == first
+        assert store.snapshot(BUCKET, "none") is None
+        assert [s.name for s in store.snapshots(BUCKET)] == ["another", "nightly/é 1"]
+        assert store.delete_snapshot(BUCKET, "nightly/é 1")
+        assert not store.delete_snapshot(BUCKET, "nightly/é 1")
+        assert [s.name for s in store.snapshots(BUCKET)] == ["another"]
 
     def test_the_audit_log_is_in_order_of_time(self, backend: Backend) -> None:
         lines = [AuditRecord(T + i, "ann", "enable-bucket", BUCKET, "ok", f"d{i}") for i in range(3)]
