@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snapengine.diff import Diff
     from snapengine.engine import Engine, EpochInput
     from snapengine.instants import TimeInput
+    from snapengine.model import Level
     from snapengine.settings import Settings
     from snapengine.views import View
 
@@ -42,17 +43,28 @@ __all__ = [
 _LAZY = {"Diff": "diff", "Engine": "engine", "Settings": "settings", "View": "views"}
 
 
-def view(bucket: str, at: TimeInput = "now", *, prefix: str = "", epoch: EpochInput = None) -> View:
+def view(
+    bucket: str,
+    at: TimeInput = "now",
+    *,
+    prefix: str = "",
+    epoch: EpochInput = None,
+    require: Level = "provisional",
+    timeout: float = 300.0,
+) -> View:
     """The bucket (or the keys that start with `prefix`) as it was at `at`, inclusive.
 
     `at`: an aware datetime, a zoned pandas Timestamp, epoch milliseconds (int), a date (midnight UTC), or
-    text: RFC 3339 with a zone, a date, `now`, or a look-back such as `-24h`.
+    text: RFC 3339 with a zone, a date, `now`, a look-back such as `-24h`, or `snapshot:NAME`.
     `epoch`: as known then: an epoch's number, or a time (the last cut at or before it); the newest if None.
+    `require`: the least level of `view.completeness`. `settled` waits for workers, up to `timeout` seconds;
+    `verified` lists the prefix now, stores what was missing, and resolves there. With an explicit epoch
+    nothing is waited for.
 
-    Raises `BadTime`, `FutureTime`, `BucketNotEnabled`, `TableMissing`, `NoSuchEpoch`, `Unreachable`, and
-    `UsageError` for a prefix that is not watched.
+    Raises `BadTime`, `FutureTime`, `BucketNotEnabled`, `TableMissing`, `NoSuchEpoch`, `NoSuchSnapshot`,
+    `NotYetComplete`, `Unreachable`, and `UsageError` for a prefix that is not watched.
     """
-    return _engine().view(bucket, at, prefix=prefix, epoch=epoch)
+    return _engine().view(bucket, at, prefix=prefix, epoch=epoch, require=require, timeout=timeout)
 
 
 def slice(  # noqa: A001  # the field's word; the built-in is not used in this module

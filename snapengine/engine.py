@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from threading import RLock
 from tomllib import TOMLDecodeError
@@ -14,13 +16,15 @@ import boto3
 from botocore.config import Config
 from pydantic import ValidationError
 
-from snapengine.errors import BadTime, BucketNotEnabled, NoSuchEpoch, UsageError
+from snapengine.errors import BadTime, BucketNotEnabled, NoSuchEpoch, NoSuchSnapshot, Refused, UsageError
 from snapengine.fold import merge, removal_of
+from snapengine.gone import gone_versions, why
 from snapengine.instants import TimeInput, render, to_millis
-from snapengine.model import Epoch, ObjectVersion, SnapshotRef
+from snapengine.model import Epoch, GoneVersion, Level, ObjectVersion, Snapshot, SnapshotRef
 from snapengine.ports import Clock, LogStore
 from snapengine.reference import parse_reference
-from snapengine.resolver import resolve, resolve_key
+from snapengine.requiring import require_level
+from snapengine.resolver import covered, resolve, resolve_key
 from snapengine.settings import Settings
 from snapengine.stores.aws_errors import translated
 from snapengine.stores.dynamodb import DynamoDBStore
@@ -120,18 +124,39 @@ class Engine:
         with translated(service):
             return aioboto3.Session().client(service, config=AioConfig(**(_OPTIONS | options)))
 
+    @cached_property
+    def _session(self) -> boto3.session.Session:
+        return boto3.session.Session()
+
     def client(self, service: Any) -> Any:
         """A boto3 client of its own. Raises `UsageError` without a region."""
-        with self._lock, translated(service):
-            return boto3.session.Session().client(service, config=Config(**_OPTIONS))
+        with self._lock, translated(service):  # making a client is not thread-safe, using one is
+            return self._session.client(service, config=Config(**_OPTIONS))
 
     # Views
 
-    def view(self, bucket: str, at: TimeInput = "now", *, prefix: str = "", epoch: EpochInput = None) -> View:
+    def view(
+        self,
+        bucket: str,
+        at: TimeInput = "now",
+        *,
+        prefix: str = "",
+        epoch: EpochInput = None,
+        require: Level = "provisional",
+        timeout: float = 300.0,
+    ) -> View:
         """The bucket as it was at `at` (inclusive), as known at `epoch` (the newest, unless asked for
         another by number or by time). See `snapengine.view`."""
-        now = self.clock()
-        return self._make(bucket, prefix, to_millis(at, now=now), epoch)
+        if isinstance(at, str) and at.startswith("snapshot:"):
+            return self._named(bucket, at.removeprefix("snapshot:"), prefix, epoch)
+        instant = to_millis(at, now=self.clock())
+        return require_level(
+            self,
+            lambda: self._make(bucket, prefix, instant, epoch),
+            require,
+            timeout,
+            fixed=epoch is not None,
+        )
 
     def slice(
         self,
@@ -165,6 +190,48 @@ class Engine:
             epoch=parsed.epoch,
             versions="all" if parsed.all_versions else "last",
         )
+
+    def name_snapshot(
+        self, view: View, name: str, *, creator: str, note: str = "", labels: Mapping[str, str] | None = None
+    ) -> Snapshot:
+        """Keep a view's reference and digest under a name. Raises `Refused` if the name is taken."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}", name):
+            raise UsageError(
+                f"{name!r} cannot name a snapshot: letters, digits, '.', '_', '/' and '-', at most 255."
+            )
+        snapshot = Snapshot(
+            bucket=view.bucket,
+            name=name,
+            reference=view.reference,
+            digest=view.digest(),
+            created_at=self.clock(),
+            creator=creator,
+            note=note,
+            labels=dict(labels or {}),
+        )
+        if not self.store.put_snapshot(snapshot):
+            raise Refused(f"Bucket {view.bucket} has a snapshot {name} already. Choose another name.")
+        return snapshot
+
+    def snapshot(self, bucket: str, name: str) -> Snapshot:
+        """Raises `NoSuchSnapshot`."""
+        found = self.store.snapshot(bucket, name)
+        if found is None:
+            raise NoSuchSnapshot(
+                f"Bucket {bucket} has no snapshot {name}. `snapengine snapshot list {bucket}` shows them."
+            )
+        return found
+
+    def _named(self, bucket: str, name: str, prefix: str, epoch: EpochInput) -> View:
+        if epoch is not None:
+            raise UsageError(f"snapshot:{name} has an epoch of its own; leave `epoch` out.")
+        view = self.open_ref(self.snapshot(bucket, name).reference)
+        if not prefix or prefix == view.prefix:
+            return view
+        if not prefix.startswith(view.prefix):
+            raise UsageError(f"snapshot:{name} holds only keys below {view.prefix!r}, not {prefix!r}.")
+        ref = replace(view.ref, prefix=prefix)
+        return View(self, ref, self._epoch(bucket, ref.epoch))
 
     def _make(
         self,
@@ -222,8 +289,11 @@ class Engine:
         removal = removal_of(facts, version)
         if removal is None:
             return None
-        how = removal.event_name or "it was absent from a complete listing"
-        return f"It went at {render(removal.time)} ({how})."
+        return f"It went at {render(removal.time)} ({why(removal)})."
+
+    def audit(self, ref: SnapshotRef, shown: pa.Table) -> list[GoneVersion]:
+        newest = self.store.newest_epoch(ref.bucket)
+        return gone_versions(shown, covered(self.store, ref, newest)) if newest else []
 
     @cached_property
     def _objects(self) -> S3Objects:

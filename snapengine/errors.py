@@ -9,6 +9,7 @@
     ├── NotFound                look elsewhere, or create it
     │   ├── NoSuchKey           the view has no object of that key (a KeyError too)
     │   ├── NoSuchEpoch
+    │   ├── NoSuchSnapshot
     │   ├── BucketUnknown       S3 has no such bucket, or not for these credentials
     │   ├── BucketNotEnabled
     │   └── TableMissing
@@ -109,6 +110,12 @@ class NoSuchEpoch(NotFound):
     """An epoch that has not been cut."""
 
     code = "no-such-epoch"
+
+
+class NoSuchSnapshot(NotFound):
+    """The bucket has no snapshot of that name."""
+
+    code = "no-such-snapshot"
 
 
 class BucketUnknown(NotFound):

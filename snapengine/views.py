@@ -20,7 +20,7 @@ from snapengine.digest import BLOCK_ROWS, digest
 from snapengine.download import download
 from snapengine.errors import NoSuchKey, SnapEngineError, UsageError, VersionGone
 from snapengine.instants import to_datetime
-from snapengine.model import Completeness, Epoch, ObjectVersion, SnapshotRef
+from snapengine.model import Completeness, Epoch, GoneVersion, ObjectVersion, SnapshotRef
 from snapengine.reference import render_reference
 from snapengine.version_file import VersionFile
 
@@ -40,6 +40,8 @@ class ViewSource(Protocol):
     def removal(self, bucket: str, version: ObjectVersion) -> str | None:
         """When and why a version was removed, in words, if the log knows."""
         ...
+
+    def audit(self, ref: SnapshotRef, shown: pa.Table) -> list[GoneVersion]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,13 @@ class View(Mapping[str, ObjectVersion]):
         if not 0 <= start <= end:
             raise UsageError(f"No such range of bytes: [{start}, {end}).")
         return self._read(self[key], start, end)
+
+    def audit(self) -> Sequence[GoneVersion]:
+        """The versions of this view that are gone from S3, since when and why, by all that is known now.
+
+        From the log alone: S3 is not asked.
+        """
+        return self._source.audit(self.ref, self.to_arrow())
 
     def _read(self, version: ObjectVersion, start: int, end: int | None) -> bytes:
         try:

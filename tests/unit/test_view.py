@@ -19,6 +19,9 @@ from snapengine.errors import (
     FutureTime,
     NoSuchEpoch,
     NoSuchKey,
+    NoSuchSnapshot,
+    NotYetComplete,
+    Refused,
     TableMissing,
     UsageError,
 )
@@ -349,3 +352,52 @@ def test_the_environment_wins_over_the_settings_file(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SNAPENGINE_STORE", "dynamodb://from-environment")
     settings = snapengine.Settings()
     assert (settings.store, settings.streams) == ("dynamodb://from-environment", 3)
+
+
+# Named snapshots, levels, what is gone
+
+
+def test_a_named_snapshot_is_the_very_same_view_for_ever(history: Engine) -> None:
+    view = history.view("scans", seconds(25), prefix="ct/")
+    kept = history.name_snapshot(view, "run-1", creator="ann", note="before", labels={"team": "ct"})
+    record(history, [event("ct/late", "x1", 5)])
+    again = history.view("scans", "snapshot:run-1")
+    assert (again, again.digest()) == (view, kept.digest)
+    assert list(history.view("scans", "snapshot:run-1", prefix="ct/2")) == ["ct/2"]
+    with pytest.raises(UsageError, match="only keys below 'ct/'"):
+        history.view("scans", "snapshot:run-1", prefix="mr/")
+    with pytest.raises(UsageError, match="epoch of its own"):
+        history.view("scans", "snapshot:run-1", epoch=1)
+    with pytest.raises(Refused, match="already"):
+        history.name_snapshot(view, "run-1", creator="bob")
+    with pytest.raises(NoSuchSnapshot, match="snapengine snapshot list scans"):
+        history.view("scans", "snapshot:run-2")
+    with pytest.raises(UsageError, match="cannot name a snapshot"):
+        history.name_snapshot(view, "no spaces", creator="ann")
+
+
+def test_an_audit_tells_what_is_gone_since_when_and_why(history: Engine) -> None:
+    view = history.view("scans", seconds(25))
+    assert [(g.key, g.since, g.why) for g in view.audit()] == [("mr/1", seconds(50), "ObjectRemoved:Delete")]
+    record(history, [removal("ct/1", "a2", 70)])
+    assert [g.key for g in view.audit()] == ["ct/1", "mr/1"]
+    assert list(view) == ["ct/1", "ct/2", "mr/1"], "the view itself stays as it was"
+
+
+def test_a_null_version_that_was_overwritten_counts_as_gone(engine: Engine) -> None:
+    record(engine, [event("k", "null", 1, etag="e1"), event("k", "null", 2, etag="e2")])
+    view = engine.view("scans", seconds(1))
+    assert [(g.version_id, g.since, g.why) for g in view.audit()] == [
+        ("null", seconds(2), "overwritten (ObjectCreated:Put)")
+    ]
+    assert engine.view("scans", seconds(2)).audit() == []
+
+
+def test_a_level_that_is_not_reached_in_time_says_how_far_it_is(history: Engine) -> None:
+    with pytest.raises(NotYetComplete, match=r"not settled: it is not settled yet"):
+        history.view("scans", seconds(25), require="settled", timeout=0)
+    with pytest.raises(NotYetComplete, match="Ask without an epoch"):
+        history.view("scans", seconds(25), epoch=1, require="verified")
+    with pytest.raises(UsageError, match="provisional, settled, verified"):
+        history.view("scans", require="certain")  # type: ignore[arg-type]  # the point
+    assert len(history.view("scans", seconds(25), require="provisional")) == 3

@@ -1,0 +1,70 @@
+"""A view of at least a given level: waiting for the workers, or listing the bucket now."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from snapengine.completeness import settled_until
+from snapengine.errors import NotYetComplete, UsageError
+from snapengine.instants import render
+from snapengine.model import Level
+
+if TYPE_CHECKING:
+    from snapengine.buckets.tools import Tools
+    from snapengine.views import View
+
+_LEVELS: tuple[Level, ...] = ("provisional", "settled", "verified")
+_TICK = 0.5
+
+
+def require_level(
+    tools: Tools, make: Callable[[], View], level: Level, timeout: float, *, fixed: bool
+) -> View:
+    """The view that `make` gives, once it has the level. Raises `NotYetComplete` after `timeout` seconds.
+
+    `fixed` views have an epoch that was asked for: for them nothing can be waited for.
+    """
+    if level not in _LEVELS:
+        raise UsageError(f"require={level!r}: it is one of {', '.join(_LEVELS)}.")
+    end = time.monotonic() + timeout
+    while True:
+        view = make()
+        if _LEVELS.index(view.completeness.level) >= _LEVELS.index(level):
+            return view
+        if fixed or time.monotonic() >= end:
+            raise NotYetComplete(_in_words(view, level, fixed=fixed))
+        if level == "verified":
+            _list_now(tools, view, end)
+        else:
+            time.sleep(min(_TICK, max(0.0, end - time.monotonic())))
+
+
+def _list_now(tools: Tools, view: View, end: float) -> None:
+    """List the view's prefix, and store what was missing; once the view's instant is past by S3's clock."""
+    from snapengine.buckets.reconcile import run_reconcile
+
+    async def run() -> None:
+        report = await asyncio.wait_for(
+            run_reconcile(tools, view.bucket, prefix=view.prefix), max(0.1, end - time.monotonic())
+        )
+        if report.begun <= view.ref.at:  # it began in the same instant, as far as S3's clock is known
+            await asyncio.sleep((view.ref.at - report.begun) / 1000 + _TICK)
+
+    try:
+        with ThreadPoolExecutor(1) as pool:  # a thread, as a notebook has a loop of its own running
+            pool.submit(asyncio.run, run()).result()
+    except TimeoutError:
+        raise NotYetComplete(_in_words(view, "verified", fixed=False)) from None
+
+
+def _in_words(view: View, level: Level, *, fixed: bool) -> str:
+    settled = settled_until(view.completeness.watermarks)
+    until = f"it is settled up to {render(settled)}" if settled is not None else "it is not settled yet"
+    remedy = (
+        "Ask without an epoch." if fixed else "Wait longer, or ask for less; `snapengine status` tells more."
+    )
+    return f"{view} is {view.completeness.level}, not {level}: {until}. {view.completeness.reason} {remedy}"
