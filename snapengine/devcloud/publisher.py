@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote_plus
 
+from moto.s3.models import Notification
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
@@ -42,7 +44,7 @@ class Publisher:
         moment = self._clock.tick(not_before=key.last_modified)
         subject = _subject(name, bucket, key)
         for rule in (*configuration.queue, *configuration.topic):
-            if rule.matches(name, subject.key):
+            if _hears(rule, name, subject.key):
                 message = records.event_message(name, subject, moment, rule.id, context.current())
                 _deliver(account_id, rule.arn, message)
 
@@ -55,6 +57,20 @@ class Publisher:
         message = records.configuration_test_message(bucket.name, moment, context.current())
         for arn in dict.fromkeys(rule.arn for rule in (*configuration.queue, *configuration.topic)):
             _deliver(account_id, arn, message)
+
+
+def _hears(rule: Notification, name: str, key: str) -> bool:
+    """Whether a rule asks for this event of this key. A filter's value is form-encoded, as a key in an event
+    is, which moto does not know: `date%3D1/` is the prefix `date=1/`."""
+    filters = {
+        each["Name"].lower(): unquote_plus(each["Value"])
+        for each in rule.filters.get("S3Key", {}).get("FilterRule", ())
+    }
+    return (
+        key.startswith(filters.get("prefix", ""))
+        and key.endswith(filters.get("suffix", ""))
+        and Notification(rule.arn, rule.events).matches(name, key)
+    )
 
 
 def _subject(name: str, bucket: FakeBucket, key: Any) -> records.Subject:

@@ -370,6 +370,17 @@ def test_only_the_events_and_keys_of_a_rule_are_sent(watched: Watched) -> None:
     assert watched.heard() == [("ObjectCreated:Put", "images/1.dcm", None)]
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("date%3D1/", "date=1/"), ("a+b/", "a b/"), ("%C3%A9/", "é/"), ("plain-1/", "plain-1/")],
+)
+def test_a_filter_s_value_is_form_encoded(watched: Watched, written: str, meant: str) -> None:
+    watched.subscribe(prefix=written)
+    watched.put(meant + "1")
+    watched.put("other/1")
+    assert watched.heard() == [("ObjectCreated:Put", meant + "1", None)]
+
+
 def test_a_new_configuration_sends_the_test_event(watched: Watched) -> None:
     watched.configure(QueueConfigurations=[{"QueueArn": watched.queue_arn, "Events": ALL}])
     (body,) = watched.bodies()
