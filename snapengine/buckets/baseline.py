@@ -8,11 +8,11 @@ answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from secrets import token_hex
-from typing import Literal, TypeVar
+from typing import Literal
 
 from snapengine.buckets.asking import asking
 from snapengine.buckets.bookkeeping import Bookkeeping, Mark, observations_of, saved_mark
@@ -20,18 +20,15 @@ from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.lease import ENABLE, Lease
 from snapengine.buckets.listing import PAGE_SIZE, Page, list_versions
 from snapengine.buckets.plan import not_assured, wait_until
+from snapengine.buckets.running import Sleep, ahead, enabled_config, held
 from snapengine.buckets.tools import Tools
-from snapengine.errors import BucketNotEnabled, Busy, Refused
+from snapengine.errors import Busy, Refused
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import BASELINE, BucketConfig, Epoch, Observation
 from snapengine.ports import LogStore
 
-Sleep = Callable[[float], Awaitable[None]]
-"""Sleeps for so many seconds."""
-
 _TICK = 5.0
 _REGISTRATION_TRIES = 60
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +81,19 @@ async def run_baseline(
     the bucket was disabled or enabled anew meanwhile, and what S3 and the store raise; it may always be
     called again.
     """
-    config = await _config(engine, bucket)
+    config = await enabled_config(engine, bucket)
     stale = await asyncio.to_thread(engine.store.progress, bucket, BASELINE)
     if config.baseline_started is not None and config.baseline_ended is not None and stale is None:
         return _already(config, config.baseline_started, config.baseline_ended)
     run = _Run(engine, bucket, progress or (lambda _: None), page_size, sleep)
-    async with run.held():
-        config = await _config(engine, bucket)
+    async with held(run.lease):
+        config = await enabled_config(engine, bucket)
         if config.baseline_started is not None and config.baseline_ended is not None:
             await run.tidy()  # stopped between the registration and the epoch
             return _already(config, config.baseline_started, config.baseline_ended)
         if wait:
             await run.wait(config)
         return await run.take(config)
-
-
-async def _config(engine: Tools, bucket: str) -> BucketConfig:
-    config = await asyncio.to_thread(engine.store.config, bucket)
-    if config is None or not config.enabled:
-        raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
-    return config
 
 
 def _already(config: BucketConfig, started: int, ended: int) -> BaselineReport:
@@ -128,15 +118,7 @@ class _Run:
         self._page_size = page_size
         self._sleep = sleep
         self._clock = ServerClock()
-        self._lease = Lease(engine.store, bucket, BASELINE, engine.clock)
-
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        await asyncio.to_thread(self._lease.renew)
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self._lease.release)
+        self.lease = Lease(engine.store, bucket, BASELINE, engine.clock)
 
     async def wait(self, config: BucketConfig) -> None:
         """By S3's clock as it is now, and from then on by the time that passes here."""
@@ -145,7 +127,7 @@ class _Run:
             self._progress(BaselineProgress("waiting", seconds_left=left))
             await self._sleep(min(left, _TICK))
             left -= _TICK
-            await asyncio.to_thread(self._lease.renew)
+            await asyncio.to_thread(self.lease.renew)
 
     def _server_time(self, config: BucketConfig) -> int:
         sent = self._clock.now()
@@ -160,8 +142,8 @@ class _Run:
         async with self._engine.log() as log:
             writer = StreamWriter(log, f"{BASELINE}/{books.listing}", self._engine.clock)
             pages = self._pages(config, after_key=books.begun.complete, page_size=self._page_size)
-            async with aclosing(_ahead(pages)) as ahead:
-                async for page in ahead:
+            async with aclosing(ahead(pages)) as upcoming:
+                async for page in upcoming:
                     await self._keep(writer, config, books, page)
             await self._again(writer, config, books, to_the_end=True)
             ended = self._clock.about(self._clock.now())
@@ -200,7 +182,7 @@ class _Run:
         )
 
     def _save(self, progress: dict[str, str | int]) -> None:
-        self._lease.renew()
+        self.lease.renew()
         self._engine.store.save_progress(self._bucket, BASELINE, progress)
 
     async def _again(
@@ -252,7 +234,7 @@ class _Run:
             try:
                 return await asyncio.to_thread(register)
             except Busy:
-                await asyncio.to_thread(self._lease.renew)
+                await asyncio.to_thread(self.lease.renew)
                 await self._sleep(1.0)
         return await asyncio.to_thread(register)
 
@@ -268,14 +250,3 @@ class _Run:
 
 def _identity(config: BucketConfig) -> tuple[object, ...]:
     return (config.enabled, config.prefix, config.enabled_at, config.account)
-
-
-async def _ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
-    """What a blocking iterator gives, fetched in a thread, one item ahead of the one being worked on."""
-    upcoming = asyncio.create_task(asyncio.to_thread(next, items, None))
-    try:
-        while (item := await upcoming) is not None:
-            upcoming = asyncio.create_task(asyncio.to_thread(next, items, None))
-            yield item
-    finally:
-        await asyncio.gather(upcoming, return_exceptions=True)  # a thread cannot be stopped, only awaited

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from snapengine.buckets.listing import ListedEntry, Page
-from snapengine.model import BASELINE, CREATED, NULL_VERSION, BucketConfig, Observation
+from snapengine.model import BASELINE, CREATED, NULL_VERSION, BucketConfig, Observation, Origin
 
 YOUNG_MS = 2000
 """A null version listed within so long of its `LastModified` is listed again."""
@@ -133,7 +133,7 @@ def _of(config: BucketConfig) -> dict[str, str | int]:
 
 
 def observations_of(
-    entries: Iterable[ListedEntry], page_time: int, listing: str, position: int
+    entries: Iterable[ListedEntry], page_time: int, listing: str, position: int, origin: Origin = BASELINE
 ) -> list[Observation]:
     """A page's entries as observations; `position` is the first one's place in the listing."""
     return [
@@ -145,7 +145,7 @@ def observations_of(
             size=entry.size,
             etag=entry.etag,
             storage_class=entry.storage_class,
-            origin=BASELINE,
+            origin=origin,
             listing=listing,
             page_time=page_time,
             position=place,

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from snapengine.buckets.bookkeeping import YOUNG_MS
 from snapengine.fold import KeyFacts, live_entries, merge
 from snapengine.model import CREATED, NULL_VERSION, RECONCILE, VERSION_DELETED, Observation
 from snapengine.ordering import Fact, newest_first
 
 FOREVER = 1 << 62
 """Later than every fact."""
+SKEW_MS = 60_000
+"""A page's time lags S3's clock by a request at most: what lies further ahead, waiting does not explain."""
 _PLAIN = {None, "STANDARD"}
 """Storage classes that make no difference: an event does not name the class, and this is the usual one."""
 
@@ -56,6 +59,23 @@ def difference(known: Sequence[Observation], listing: KeyListing) -> Difference:
     if not found:
         return Difference((), found)
     return Difference((*listing.rows, *gone), found)
+
+
+def again_at(known: Sequence[Observation], listing: KeyListing) -> int | None:
+    """When to list the key again (UTC milliseconds by S3's clock), or None if it can be compared now.
+
+    A page's time is a lower bound of when S3 made the page, so that what is known from the moment before may
+    seem to lie after it: then an absence would not count. And a null version that is nearly as young as its
+    page may have been overwritten within the second that S3 shows.
+    """
+    settled = 0
+    for o in known:
+        margin = YOUNG_MS if o.version_id == NULL_VERSION else 1
+        settled = max(settled, o.event_time + margin, (o.page_time or 0) + 1)
+    for row in listing.rows:
+        if row.version_id == NULL_VERSION:
+            settled = max(settled, row.event_time + YOUNG_MS)
+    return settled if listing.first_page < settled <= listing.first_page + SKEW_MS else None
 
 
 def _missing(facts: KeyFacts, listing: KeyListing) -> Iterable[Fact]:

@@ -11,7 +11,7 @@ from typing import Any
 from snapengine.buckets import queues, rules
 from snapengine.buckets.advice import unsupported
 from snapengine.buckets.asking import asking
-from snapengine.buckets.baseline import BaselineProgress, BaselineReport, Sleep, run_baseline
+from snapengine.buckets.baseline import BaselineProgress, BaselineReport, run_baseline
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.facts import GAP, BucketFacts, queue_arns, wanted_settings
 from snapengine.buckets.lease import ENABLE, Lease
@@ -21,6 +21,7 @@ from snapengine.buckets.plan import make_plan
 from snapengine.buckets.queue_changes import create_queue, delete_queue, set_queue
 from snapengine.buckets.reading import read_facts, read_queue
 from snapengine.buckets.refusals import refusal_text
+from snapengine.buckets.running import Sleep
 from snapengine.buckets.steps import (
     MakeQueue,
     Plan,

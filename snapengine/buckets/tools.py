@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from snapengine.model import Epoch
-from snapengine.ports import Clock, LogStore, Registry
+from snapengine.ports import Clock, LogReader, LogStore, Registry
 from snapengine.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,10 +13,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 
-class Store(Registry, Protocol):
-    """The registry, and the newest epoch."""
-
-    def newest_epoch(self, bucket: str) -> Epoch | None: ...
+class Store(Registry, LogReader, Protocol):
+    """The registry, and the log to read."""
 
 
 class Tools(Protocol):
