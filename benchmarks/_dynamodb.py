@@ -10,6 +10,7 @@ from secrets import token_hex
 
 from benchmarks.harness import Unavailable
 from snapengine.engine import Engine
+from snapengine.errors import Unreachable
 from snapengine.model import BucketConfig
 from snapengine.settings import Settings
 from tools.local_servers import DynamoDbLocal, Endpoint, ServiceFailed, ServiceUnavailable
@@ -58,7 +59,10 @@ def fresh_table() -> Iterator[Engine]:
     """An engine over a table of its own, in which `BUCKET` has one stream; the table goes afterwards."""
     table = f"benchmark-{token_hex(6)}"
     engine = Engine(Settings(store=f"dynamodb://{table}"))
-    engine.store.create()
+    try:
+        engine.store.create()
+    except Unreachable as problem:
+        raise Unavailable(str(problem)) from problem
     engine.store.put_config(
         BucketConfig(bucket=BUCKET, region="us-east-1", account="000000000000", streams=1)
     )

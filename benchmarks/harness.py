@@ -65,7 +65,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a benchmark found. Each ratio is that of two figures' values, so that it can be checked."""
+    """What a benchmark found."""
 
     name: str
     params: Mapping[str, str | int | float]
@@ -96,7 +96,8 @@ class Result:
                 "targets": {name: {target.bound: target.limit} for name, target in self.targets.items()},
                 "correct": self.correct,
                 "ok": self.ok,
-            }
+            },
+            ensure_ascii=False,
         )
 
     def as_text(self) -> str:
@@ -155,6 +156,12 @@ def alternate(
         for kept, measure in turns if repetition % 2 == 0 else reversed(turns):
             kept.append(measure())
     return samples
+
+
+def median_ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
+    """The median over the repetitions of ours to the peer's beside it. The two ran within seconds of each
+    other, so that this hangs less on what else the machine does than the ratio of the medians would."""
+    return median(a / b for a, b in zip(ours, peer, strict=True))
 
 
 def positive(text: str) -> int:

@@ -12,7 +12,16 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.__main__ import main, names
-from benchmarks.harness import Figure, Result, Target, Unavailable, alternate, run_command, undisturbed
+from benchmarks.harness import (
+    Figure,
+    Result,
+    Target,
+    Unavailable,
+    alternate,
+    median_ratio,
+    run_command,
+    undisturbed,
+)
 
 GOOD = Result(
     name="stub",
@@ -102,6 +111,10 @@ def test_a_target_whose_ratio_was_not_measured_is_missed() -> None:
 
 def test_the_median_is_quoted_and_one_slow_repetition_does_not_move_it() -> None:
     assert Figure.of([3.0, 1.0, 2.0, 900.0, 2.5], "ms") == Figure(2.5, "ms", 1.0, 900.0)
+
+
+def test_a_ratio_is_of_what_was_measured_side_by_side() -> None:
+    assert median_ratio([1.0, 20.0, 3.0], [2.0, 40.0, 30.0]) == 0.5
 
 
 def test_repetitions_alternate_and_so_does_who_goes_first() -> None:
