@@ -112,7 +112,7 @@ def _changes(before: KeyFacts, after: KeyFacts) -> Counter[str]:
     found["back"] += len(before.removals.keys() - after.removals.keys())
     was_gone = {_name(f) for f in before.nulls if f.kind == VERSION_DELETED}
     found["back"] += len(was_gone - {_name(f) for f in after.nulls if f.kind == VERSION_DELETED})
-    if not found and _order(before) != _order(after):
+    if not found.total() and _order(before) != _order(after):
         found["reordered"] += 1
     return found
 
