@@ -18,7 +18,7 @@ from ingest_worker import logs
 from ingest_worker.backoff import delays
 from ingest_worker.metrics import Metrics, Step
 from ingest_worker.records import parse_message
-from ingest_worker.sqs import BATCH, Attributes, Failure
+from ingest_worker.sqs import BATCH, Attributes, Failure, sent
 from ingest_worker.writer import Log, Message, Writer
 from snapengine.errors import MalformedMessage, NotFound, SnapEngineError
 from snapengine.log import Committed
@@ -79,15 +79,18 @@ class Consumer:
         self.in_hand: set[Message] = set()
         self.left: set[str] = set()
         """With `once`, the ids of messages left in the queue, whatever the reason: each is tried once."""
+        self.visibility = 30
+        self.dead_letter_url = dead_letter_url
+        self.looked_up = asyncio.Event()
+        """Set once the queue has told the two above."""
+        self.answered = asyncio.Event()
+        """Set by each poll that SQS answers."""
         self._queue = queue
         self._metrics = metrics
-        self._dead_letter_url = dead_letter_url
         self._polls = polls
         self._once = once
         self._limit = max(limit, BATCH)
-        self._visibility = 30
         self._asked_for = 0
-        self._looked_up = asyncio.Event()
         self._room = asyncio.Event()
         self._deletions: asyncio.Queue[Sequence[Message]] = asyncio.Queue()
         self._trouble: str | None = "not reached yet"
@@ -136,7 +139,7 @@ class Consumer:
 
     async def _receive(self) -> None:
         await self._look_up()
-        self._looked_up.set()
+        self.looked_up.set()
         async with asyncio.TaskGroup() as group:
             for _ in range(self._polls):
                 group.create_task(self._poll())
@@ -146,16 +149,16 @@ class Consumer:
         for tried, pause in enumerate(delays(), start=1):
             try:
                 visibility, arn = await self._queue.attributes()
-                self._visibility = visibility or 30  # with 0, SQS hides nothing: everybody gets everything
-                if arn and not self._dead_letter_url:
-                    self._dead_letter_url = await self._queue.url_of(arn)
+                self.visibility = visibility or 30  # with 0, SQS hides nothing: everybody gets everything
+                if arn and not self.dead_letter_url:
+                    self.dead_letter_url = await self._queue.url_of(arn)
             except NotFound:
                 raise
             except SnapEngineError as error:
                 await self._try_later(error, tried, pause)
             else:
                 break
-        if not self._dead_letter_url:
+        if not self.dead_letter_url:
             logs.warning("no-dead-letter-queue", queue=self._queue.name)
 
     async def _poll(self) -> None:
@@ -165,7 +168,7 @@ class Consumer:
             await self._wait_for_room()
             self._asked_for += BATCH
             try:
-                raws = await self._queue.receive(wait=wait, visibility=self._visibility)
+                raws = await self._queue.receive(wait=wait, visibility=self.visibility)
             except SnapEngineError as error:
                 tried += 1
                 await self._try_later(error, tried, next(pauses))
@@ -173,6 +176,7 @@ class Consumer:
             finally:
                 self._asked_for -= BATCH
             self._trouble = None
+            self.answered.set()
             pauses, tried = delays(), 0
             raws = [raw for raw in raws if raw["MessageId"] not in self.left]
             if raws:
@@ -200,7 +204,7 @@ class Consumer:
         nothing_to_keep = []
         malformed = []
         for raw in raws:
-            message = Message(raw["MessageId"], raw["ReceiptHandle"], now)
+            message = Message(raw["MessageId"], raw["ReceiptHandle"], now, sent(raw))
             self.in_hand.add(message)
             try:
                 parsed = parse_message(raw["Body"])
@@ -218,7 +222,7 @@ class Consumer:
         If that fails it stays: SQS itself moves it once it has come often enough.
         """
         self._metrics.malformed.inc()
-        url = self._dead_letter_url
+        url = self.dead_letter_url
         known = {"queue": self._queue.name, "message": message.id, **logs.reason(malformed)}
         if url is None:
             logs.error("malformed-message-left", dead_letter_queue=None, **known)
@@ -246,6 +250,8 @@ class Consumer:
             self.left.update(message.id for message in messages)
 
     def _settle(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            message.settled = True
         for chunk in _chunks(messages):
             self._deletions.put_nowait(chunk)
 
@@ -280,10 +286,10 @@ class Consumer:
     async def _keep_hidden(self) -> None:
         """Extend the visibility of what is in hand for longer than half of its timeout."""
         loop = asyncio.get_running_loop()
-        await self._looked_up.wait()
+        await self.looked_up.wait()
         while True:
-            await asyncio.sleep(self._visibility / 4)
-            old = loop.time() - self._visibility / 2
+            await asyncio.sleep(self.visibility / 4)
+            old = loop.time() - self.visibility / 2
             async with asyncio.TaskGroup() as group:
                 for chunk in _chunks([m for m in self.in_hand if m.extended <= old]):
                     group.create_task(self._extend(chunk))
@@ -291,7 +297,7 @@ class Consumer:
     async def _extend(self, messages: Sequence[Message]) -> None:
         asked_at = asyncio.get_running_loop().time()
         try:
-            failures = await self._queue.extend(messages, self._visibility)
+            failures = await self._queue.extend(messages, self.visibility)
         except SnapEngineError as error:
             self._failed("visibility", error)  # the next round tries again
             return

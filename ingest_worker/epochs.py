@@ -43,6 +43,12 @@ class Epochs:
             bucket.wanted[place.stream] = max(place.number, bucket.wanted.get(place.stream, 0))
             bucket.news.set()
 
+    def note_raised(self, name: str, caught_up: int) -> None:
+        """A watermark, in UTC milliseconds, that an epoch is to carry: it is stored already."""
+        bucket = self._of(name)
+        bucket.caught_up = max(caught_up, bucket.caught_up or 0)
+        bucket.news.set()
+
     def watch(self, name: str) -> None:
         """Look at a bucket now and every so often, though nothing was committed for it here."""
         self._of(name)
@@ -56,7 +62,7 @@ class Epochs:
         return bucket
 
     async def cover(self, name: str) -> None:
-        """Return once an epoch covers what was noted, cutting where nobody else does.
+        """Return once an epoch has what was noted, cutting where nobody else does.
 
         Patient, so it may take two cuts where a living writer is at work on an entry before ours.
         """
@@ -87,7 +93,7 @@ class Epochs:
             bucket.covered_by(await self._cut(bucket, before, patient=patient))
 
     async def cut_all(self, *, everything: bool = False) -> None:
-        """A last cut of each bucket for which something was noted, or of every one that was ever noted or
+        """A last cut of each bucket for which entries were noted, or of every one that was ever noted or
         watched; waiting for nobody. Raises what fails.
         """
         for bucket in self._buckets.values():
@@ -149,11 +155,17 @@ class _Bucket:
         self.wanted: dict[int, int] = {}
         """For each stream the last entry noted that no epoch is known to cover."""
 
+        self.caught_up: int | None = None
+        """The watermark noted that no epoch is known to carry."""
+
     def covered_by(self, epoch: Epoch | None) -> bool:
-        """Whether the epoch covers all that is wanted. What it covers is wanted no more."""
+        """Whether the epoch has all that is wanted. What it has is wanted no more."""
         cover = epoch.cover if epoch else {}
         self.wanted = {s: number for s, number in self.wanted.items() if number > cover.get(s, 0)}
-        return not self.wanted
+        carried = epoch.watermarks.caught_up if epoch else None
+        if self.caught_up is not None and carried is not None and carried >= self.caught_up:
+            self.caught_up = None
+        return not self.wanted and self.caught_up is None
 
 
 def _not_kept(_: _Bucket) -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from ingest_worker.envelopes import TEST_EVENT
 from snapengine.model import Observation
 
-Step = Literal["registry", "receive", "commit", "delete", "visibility", "set-aside", "epoch"]
+Step = Literal["registry", "receive", "commit", "delete", "visibility", "set-aside", "epoch", "watermark"]
 """Where something can fail."""
 
 MAX_TYPES: Final = 50
@@ -36,6 +36,9 @@ class Metrics:
         self.epochs = self._counter("epochs", "Epochs cut.", "bucket")
         self.lag = self._gauge(
             "lag_seconds", "When the last batch was committed: how long ago its newest event was.", "bucket"
+        )
+        self.behind = self._gauge(
+            "behind_seconds", "How far the lowest caught-up watermark of its buckets lies in the past."
         )
         self.in_flight = self._gauge("in_flight_messages", "Messages received and not yet dealt with.")
         self.flush = Histogram(
@@ -79,6 +82,9 @@ class Metrics:
 
     def watch_in_flight(self, count: Callable[[], int]) -> None:
         self.in_flight.set_function(count)
+
+    def watch_behind(self, seconds: Callable[[], float]) -> None:
+        self.behind.set_function(seconds)
 
     def text(self) -> bytes:
         """The Prometheus text format."""

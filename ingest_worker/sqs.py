@@ -12,6 +12,7 @@ from botocore.parsers import ResponseParserError
 
 from ingest_worker.writer import Message
 from snapengine.errors import NotFound, Unreachable
+from snapengine.instants import render
 from snapengine.stores.aws_errors import code_of, translate
 
 BATCH: Final = 10
@@ -32,6 +33,17 @@ class Attributes(NamedTuple):
     visibility: int
     """Seconds for which a received message stays hidden from others."""
     dead_letter_arn: str | None
+
+
+class Backlog(NamedTuple):
+    """What a queue holds, by SQS's counts, which are approximate."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+    dead_letter_arn: str | None
+    date: str | None = None
+    """The reply's Date header."""
 
 
 class Failure(NamedTuple):
@@ -58,8 +70,21 @@ class SQSQueue:
                 QueueUrl=self.url, AttributeNames=["VisibilityTimeout", "RedrivePolicy"]
             )
         found = reply.get("Attributes", {})
-        policy = json.loads(found.get("RedrivePolicy") or "{}")
-        return Attributes(int(found.get("VisibilityTimeout", 30)), policy.get("deadLetterTargetArn"))
+        return Attributes(int(found.get("VisibilityTimeout", 30)), _dead_letter_arn(found))
+
+    async def backlog(self) -> Backlog:
+        with self._errors():
+            reply = await self._client.get_queue_attributes(
+                QueueUrl=self.url, AttributeNames=[*_COUNTS, "RedrivePolicy"]
+            )
+        found = reply.get("Attributes", {})
+        visible, in_flight, delayed = (int(found[name]) for name in _COUNTS)
+        date = reply["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+        return Backlog(visible, in_flight, delayed, _dead_letter_arn(found), date)
+
+    def another(self, url: str) -> SQSQueue:
+        """Another queue, over the same client."""
+        return SQSQueue(self._client, url)
 
     async def url_of(self, arn: str) -> str:
         """The URL of a queue that is known by its ARN (`arn:aws:sqs:REGION:ACCOUNT:NAME`)."""
@@ -77,6 +102,7 @@ class SQSQueue:
                 WaitTimeSeconds=wait,
                 VisibilityTimeout=visibility,
                 MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["SentTimestamp"],
             )
         messages: list[dict[str, Any]] = reply.get("Messages", [])
         return messages
@@ -112,6 +138,7 @@ class SQSQueue:
             "snapengine-reason": reason[:REASON_LENGTH],
             "snapengine-queue": self.name,
             "snapengine-message-id": raw["MessageId"],
+            "snapengine-sent": render(sent(raw)),
         }
         room = max(0, MAX_ATTRIBUTES - len(theirs))
         added = {
@@ -140,7 +167,23 @@ class SQSQueue:
             raise Unreachable(f"Queue {self.name} gave an answer that is none of SQS's.") from error
 
 
+def sent(raw: dict[str, Any]) -> int:
+    """When a received message was sent, UTC milliseconds by SQS's clock; 0 if SQS does not say."""
+    return int(raw.get("Attributes", {}).get("SentTimestamp", 0))
+
+
 _ATTRIBUTE_PARTS: Final = {"DataType", "StringValue", "BinaryValue"}
+
+_COUNTS: Final = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+
+
+def _dead_letter_arn(attributes: dict[str, str]) -> str | None:
+    arn: str | None = json.loads(attributes.get("RedrivePolicy") or "{}").get("deadLetterTargetArn")
+    return arn
 
 
 def _failures(messages: Sequence[Message], reply: dict[str, Any]) -> list[Failure]:

@@ -17,6 +17,9 @@ class Target(NamedTuple):
     """As the registry has it; None leaves it to the queue's own redrive policy."""
     buckets: tuple[str, ...]
     """Those registered with it."""
+    vouches_for: tuple[str, ...]
+    """Of these, the enabled: where it is empty, nothing of theirs is missing. A disabled bucket's changes are
+    not sent to it any more."""
     required: bool
     """Asked for by name, so that its absence ends the worker; others come and go with their buckets."""
 
@@ -40,7 +43,13 @@ def targets(
 def _target(url: str, registered: Sequence[BucketConfig], *, required: bool) -> Target:
     served = [config for config in registered if config.queue_url == url]
     dead_letter_url = next((c.dead_letter_queue_url for c in served if c.dead_letter_queue_url), None)
-    return Target(url, dead_letter_url, tuple(config.bucket for config in served), required)
+    return Target(
+        url,
+        dead_letter_url,
+        buckets=tuple(config.bucket for config in served),
+        vouches_for=tuple(config.bucket for config in served if config.enabled),
+        required=required,
+    )
 
 
 def _queue_of(bucket: str, config: BucketConfig | None) -> str:

@@ -15,6 +15,7 @@ from ingest_worker.epochs import Epochs
 from ingest_worker.failures import plain
 from ingest_worker.http import served
 from ingest_worker.metrics import Metrics
+from ingest_worker.queue_watch import QueueWatch
 from ingest_worker.readiness import StoreCheck
 from ingest_worker.sqs import SQSQueue
 from ingest_worker.targets import Target, targets
@@ -22,6 +23,7 @@ from snapengine.engine import Engine
 from snapengine.errors import NotFound, SnapEngineError, TryAgain
 from snapengine.log import StreamWriter
 from snapengine.model import BucketConfig
+from snapengine.ports import LogStore
 
 REFRESH: Final = 30.0
 """Seconds after which the registry is read again: for buckets newly enabled, and for those no more."""
@@ -60,12 +62,15 @@ class Worker:
     ) -> None:
         self.metrics = Metrics()
         self.metrics.watch_in_flight(self._in_flight)
+        self.metrics.watch_behind(self._behind)
         self._engine = engine
         self._options = options
         self._grace = grace
         self._refresh = refresh
         self._consumers: dict[str, Consumer] = {}
+        self._watches: dict[str, QueueWatch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._vouched: dict[str, tuple[str, ...]] = {}
         self._troubles: dict[str, str] = {}
         self._left = 0
         self._stopping = False
@@ -104,7 +109,7 @@ class Worker:
             log = StreamWriter(store, self._options.name, self._engine.clock)
             logs.info("started", name=self._options.name, store=self._engine.settings.store)
             async with self._endpoint(), epochs.kept(), asyncio.TaskGroup() as group:
-                await self._supervise(_Parts(group, sqs, log, epochs), wanted, stop)
+                await self._supervise(_Parts(group, sqs, store, log, epochs), wanted, stop)
                 self._stopping = True
                 logs.info("stopping", in_flight=self._in_flight())
                 limit.reschedule(asyncio.get_running_loop().time() + self._grace)
@@ -134,6 +139,9 @@ class Worker:
 
     def _in_flight(self) -> int:
         return sum(len(consumer.in_hand) for consumer in self._consumers.values())
+
+    def _behind(self) -> float:
+        return max((watch.behind() for watch in self._watches.values()), default=0.0)
 
     async def _targets(self) -> dict[str, Target]:
         registered = await asyncio.to_thread(self._registered)
@@ -178,6 +186,7 @@ class Worker:
         self._follow(parts, wanted)
 
     def _follow(self, parts: _Parts, wanted: dict[str, Target]) -> None:
+        self._vouched = {url: target.vouches_for for url, target in wanted.items()}
         for url in self._consumers.keys() - wanted.keys():
             self._consumers[url].stop()
         for url in wanted.keys() - self._consumers.keys():
@@ -193,15 +202,17 @@ class Worker:
                 once=self._options.once,
                 patience=ONCE_PATIENCE if self._options.once else math.inf,
             )
-            self._tasks[url] = parts.group.create_task(self._consume(wanted[url]))
+            self._tasks[url] = parts.group.create_task(self._consume(parts, wanted[url], queue))
             logs.info("consuming", queue=queue.name)
-            for bucket in wanted[url].buckets:
+        for target in wanted.values():
+            for bucket in target.buckets:
                 parts.epochs.watch(bucket)
 
-    async def _consume(self, target: Target) -> None:
+    async def _consume(self, parts: _Parts, target: Target, queue: SQSQueue) -> None:
         consumer = self._consumers[target.url]
         try:
-            await consumer.run()
+            async with self._watched(parts, queue, consumer):
+                await consumer.run()
         except ExceptionGroup as group:
             error = plain(group)
             if target.required or self._options.once or not isinstance(error, NotFound):
@@ -214,6 +225,29 @@ class Worker:
             self._left += len(consumer.left)
             del self._consumers[target.url], self._tasks[target.url]
 
+    @asynccontextmanager
+    async def _watched(self, parts: _Parts, queue: SQSQueue, consumer: Consumer) -> AsyncIterator[None]:
+        """Within, the watermarks of the queue's buckets are raised; but not with `once`, as that takes longer
+        than emptying a queue."""
+        if self._options.once:
+            yield
+            return
+        watch = self._watches[queue.url] = QueueWatch(
+            queue,
+            consumer,
+            parts.store,
+            self._engine.clock,
+            self.metrics,
+            lambda: self._vouched.get(queue.url, ()),
+            parts.epochs.note_raised,
+        )
+        task = parts.group.create_task(watch.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            del self._watches[queue.url]
+
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
@@ -221,5 +255,6 @@ class _Parts:
 
     group: asyncio.TaskGroup
     sqs: Any
+    store: LogStore
     log: StreamWriter
     epochs: Epochs

@@ -38,13 +38,17 @@ _OUTAGES: Final = (TryAgain, Refused, NotFound)
 class Message:
     """A queue's message in hand, until all that it says is committed or it is left to come again."""
 
-    __slots__ = ("extended", "id", "left", "open", "receipt")
+    __slots__ = ("extended", "id", "left", "open", "receipt", "sent", "settled")
 
-    def __init__(self, message_id: str, receipt: str = "", extended: float = 0.0) -> None:
+    def __init__(self, message_id: str, receipt: str = "", extended: float = 0.0, sent: int = 0) -> None:
         self.id = message_id
         self.receipt = receipt
         self.extended = extended
         """By the loop's clock: when its visibility was last extended, or it was received."""
+        self.sent = sent
+        """UTC milliseconds by SQS's clock; 0 if unknown."""
+        self.settled = False
+        """Whether it has been dealt with, so that SQS may have been asked to delete it."""
         self.open = 0
         """Its observations that are not committed yet."""
         self.left = False

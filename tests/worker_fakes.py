@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ingest_worker.logs import JSONFormatter
-from ingest_worker.sqs import Attributes, Failure
+from ingest_worker.sqs import Attributes, Backlog, Failure
 from ingest_worker.writer import Message
 from snapengine.errors import Unreachable
 from snapengine.log import EpochCutter
@@ -118,6 +118,7 @@ class FakeQueue:
         self.name = "events"
         self.bodies: dict[str, str] = {}
         self.attributes_of: dict[str, dict[str, Any]] = {}
+        self.sent_at: dict[str, int] = {}
         self.received: dict[str, int] = {}
         self.faults: dict[str, list[Exception | list[Exception]]] = {}
         self.refusals: list[tuple[str, bool]] = []
@@ -133,14 +134,26 @@ class FakeQueue:
         for text in bodies:
             self.send(text)
 
-    def send(self, text: str, attributes: dict[str, Any] | None = None) -> None:
+    def send(self, text: str, attributes: dict[str, Any] | None = None, *, at: int | None = None) -> None:
         message_id = f"m{next(self._ids)}"
         self.bodies[message_id] = text
         self.attributes_of[message_id] = attributes or {}
+        self.sent_at[message_id] = now() if at is None else at
 
     async def attributes(self) -> Attributes:
         self._strike("attributes")
         return Attributes(self.visibility, "arn:dead" if self.dead_letter else None)
+
+    async def backlog(self) -> Backlog:
+        self._strike("backlog")
+        clock = asyncio.get_running_loop().time()
+        hidden = sum(self._hidden_until.get(each, 0) > clock for each in self.bodies)
+        return Backlog(len(self.bodies) - hidden, hidden, 0, "arn:dead" if self.dead_letter else None)
+
+    def another(self, url: str) -> FakeQueue:
+        assert url == "url:dead"
+        assert self.dead_letter
+        return self.dead_letter
 
     async def url_of(self, arn: str) -> str:
         assert arn == "arn:dead"
@@ -166,6 +179,7 @@ class FakeQueue:
                 "MessageId": each,
                 "ReceiptHandle": self._receipts[each],
                 "Body": self.bodies[each],
+                "Attributes": {"SentTimestamp": str(self.sent_at[each])},
                 "MessageAttributes": self.attributes_of[each],
             }
             for each in visible
