@@ -64,7 +64,7 @@ def fresh_table() -> Iterator[Engine]:
     except Unreachable as problem:
         raise Unavailable(str(problem)) from problem
     engine.store.put_config(
-        BucketConfig(bucket=BUCKET, region="us-east-1", account="000000000000", streams=1)
+        BucketConfig(bucket=BUCKET, region="us-east-1", account="123456789012", streams=1)
     )
     try:
         yield engine

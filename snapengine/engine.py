@@ -28,7 +28,7 @@ from snapengine.resolver import covered, resolve, resolve_key
 from snapengine.settings import Settings
 from snapengine.stores.aws_errors import translated
 from snapengine.stores.dynamodb import DynamoDBStore
-from snapengine.stores.objects import S3Objects
+from snapengine.stores.objects import S3Objects, StoredVersion
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import MEMORY, Database
 from snapengine.views import View
@@ -54,9 +54,17 @@ NO_EPOCH = Epoch(number=0, time=0, cover={})
 """Before the first cut: nothing is covered."""
 
 
+_SNAPSHOT = "snapshot:"
+
+
 def wall_clock() -> int:
     """UTC milliseconds now."""
     return time.time_ns() // 1_000_000
+
+
+def _snapshot_named(time: TimeInput) -> str | None:
+    """The name, if a time is given as `snapshot:NAME`."""
+    return time.removeprefix(_SNAPSHOT) if isinstance(time, str) and time.startswith(_SNAPSHOT) else None
 
 
 def load_settings(**given: Any) -> Settings:
@@ -113,7 +121,8 @@ class Engine:
             return
         from snapengine.stores.dynamodb_log import DynamoDBLog
 
-        async with self.async_client("dynamodb") as client:
+        # Our codec makes the items: that botocore checks each attribute again costs a quarter of a write.
+        async with self.async_client("dynamodb", parameter_validation=False) as client:
             yield DynamoDBLog(client, rest)
 
     def async_client(self, service: Any, **options: Any) -> Any:
@@ -147,8 +156,8 @@ class Engine:
     ) -> View:
         """The bucket as it was at `at` (inclusive), as known at `epoch` (the newest, unless asked for
         another by number or by time). See `snapengine.view`."""
-        if isinstance(at, str) and at.startswith("snapshot:"):
-            return self._named(bucket, at.removeprefix("snapshot:"), prefix, epoch)
+        if (name := _snapshot_named(at)) is not None:
+            return self._named(bucket, name, prefix, epoch, require, timeout)
         instant = to_millis(at, now=self.clock())
         return require_level(
             self,
@@ -167,21 +176,36 @@ class Engine:
         prefix: str = "",
         epoch: EpochInput = None,
         versions: Literal["last", "all"] = "last",
+        require: Level = "provisional",
+        timeout: float = 300.0,
     ) -> View:
         """What was ingested in `[start, end)`. See `snapengine.slice`."""
         now = self.clock()
-        first, after = to_millis(start, now=now), to_millis(end, now=now)
+        first, after = self._instant(bucket, start, now), self._instant(bucket, end, now)
         if first > after:
             raise BadTime(f"The slice ends at {render(after)}, before it starts at {render(first)}.")
         if versions not in {"last", "all"}:
             raise UsageError(f"versions={versions!r}: it is 'last' or 'all'.")
-        return self._make(bucket, prefix, after - 1, epoch, start=first, versions=versions)
+        return require_level(
+            self,
+            lambda: self._make(bucket, prefix, after - 1, epoch, start=first, versions=versions),
+            require,
+            timeout,
+            fixed=epoch is not None,
+        )
 
-    def open_ref(self, reference: str) -> View:
+    def open_ref(self, reference: str, *, require: Level = "provisional", timeout: float = 300.0) -> View:
         """The view or slice that a `snap://` reference names."""
         parsed = parse_reference(reference)
         if parsed.start is None:
-            return self.view(parsed.bucket, parsed.at, prefix=parsed.prefix, epoch=parsed.epoch)
+            return self.view(
+                parsed.bucket,
+                parsed.at,
+                prefix=parsed.prefix,
+                epoch=parsed.epoch,
+                require=require,
+                timeout=timeout,
+            )
         return self.slice(
             parsed.bucket,
             parsed.start,
@@ -189,6 +213,8 @@ class Engine:
             prefix=parsed.prefix,
             epoch=parsed.epoch,
             versions="all" if parsed.all_versions else "last",
+            require=require,
+            timeout=timeout,
         )
 
     def name_snapshot(
@@ -222,10 +248,19 @@ class Engine:
             )
         return found
 
-    def _named(self, bucket: str, name: str, prefix: str, epoch: EpochInput) -> View:
+    def _instant(self, bucket: str, time: TimeInput, now: int) -> int:
+        """A bound of a slice; a named snapshot stands for its instant."""
+        name = _snapshot_named(time)
+        return to_millis(
+            parse_reference(self.snapshot(bucket, name).reference).at if name is not None else time, now=now
+        )
+
+    def _named(
+        self, bucket: str, name: str, prefix: str, epoch: EpochInput, require: Level, timeout: float
+    ) -> View:
         if epoch is not None:
             raise UsageError(f"snapshot:{name} has an epoch of its own; leave `epoch` out.")
-        view = self.open_ref(self.snapshot(bucket, name).reference)
+        view = self.open_ref(self.snapshot(bucket, name).reference, require=require, timeout=timeout)
         if not prefix or prefix == view.prefix:
             return view
         if not prefix.startswith(view.prefix):
@@ -280,6 +315,9 @@ class Engine:
 
     def read(self, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
         return self._objects.read(bucket, version, start, end)
+
+    def head(self, bucket: str, version: ObjectVersion) -> StoredVersion:
+        return self._objects.head(bucket, version)
 
     def removal(self, bucket: str, version: ObjectVersion) -> str | None:
         newest = self.store.newest_epoch(bucket)
