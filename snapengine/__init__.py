@@ -75,22 +75,28 @@ def slice(  # noqa: A001  # the field's word; the built-in is not used in this m
     prefix: str = "",
     epoch: EpochInput = None,
     versions: Literal["last", "all"] = "last",
+    require: Level = "provisional",
+    timeout: float = 300.0,
 ) -> View:
     """What was ingested in the half-open interval `[start, end)`, as a view.
 
     For every key its state just before `end`, if that version was created in the interval; with
     `versions="all"` every version created in it, with what became of it (column `became`).
-    Time inputs and errors as for `view`.
+    Time inputs, `require`, `timeout` and errors as for `view`; the level is that of the slice's end, and
+    `snapshot:NAME` stands for the snapshot's instant.
     """
-    return _engine().slice(bucket, start, end, prefix=prefix, epoch=epoch, versions=versions)
+    return _engine().slice(
+        bucket, start, end, prefix=prefix, epoch=epoch, versions=versions, require=require, timeout=timeout
+    )
 
 
-def open_ref(reference: str) -> View:
+def open_ref(reference: str, *, require: Level = "provisional", timeout: float = 300.0) -> View:
     """The view or slice that `snap://BUCKET@AT~EPOCH/PREFIX` names: the same for ever.
 
-    Raises `BadReference`, and what `view` raises.
+    `require` and `timeout` as for `view`: a reference with an epoch has its level for ever, so nothing is
+    waited for. Raises `BadReference`, and what `view` raises.
     """
-    return _engine().open_ref(reference)
+    return _engine().open_ref(reference, require=require, timeout=timeout)
 
 
 def metadata(

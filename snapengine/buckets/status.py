@@ -12,8 +12,9 @@ from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_facts
 from snapengine.buckets.refusals import out_of_reach
 from snapengine.buckets.tools import Tools
+from snapengine.completeness import settled_until, verified_since
 from snapengine.errors import BucketNotEnabled, BucketUnknown, SnapEngineError
-from snapengine.model import BASELINE, BucketConfig
+from snapengine.model import BASELINE, BucketConfig, Watermarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,11 @@ class BucketStatus:
     """All events before it have been taken in, as far as that can be known."""
     behind_ms: int | None
     """Now less `caught_up`."""
+    settled_until: int | None
+    """Views up to here are settled, once a reconcile has ended: `caught_up` less the settle time."""
+    verified_since: int | None
+    """Views of instants before it are verified: the begin of the newest complete listing of all that is
+    watched."""
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     """What could not be read, and why."""
@@ -112,7 +118,8 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
     if not config.assured and config.baseline_started is not None:
         warnings += not_assured(config, config.baseline_started)
     epoch = engine.store.newest_epoch(config.bucket)
-    caught_up = epoch.watermarks.caught_up if epoch else None
+    marks = epoch.watermarks if epoch else Watermarks()
+    caught_up = marks.caught_up
     dead = facts.dead_letters if facts else None
     return BucketStatus(
         bucket=config.bucket,
@@ -133,6 +140,8 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
         epoch_time=epoch.time if epoch else None,
         caught_up=caught_up,
         behind_ms=max(0, engine.clock() - caught_up) if caught_up is not None else None,
+        settled_until=settled_until(marks),
+        verified_since=verified_since(config.prefix, marks),
         warnings=tuple(warnings),
         errors=tuple(errors),
     )

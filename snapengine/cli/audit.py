@@ -30,6 +30,8 @@ INTERRUPTED = "interrupted"
 class Audit:
     """The line to be, while its command runs."""
 
+    actor: str
+    """Who it is that changes something."""
     detail: str = ""
 
 
@@ -42,9 +44,9 @@ def audited(
     A change whose line cannot be written is an error, and says that the change was made; a failure whose
     line cannot be written stays that failure, and a warning is added.
     """
-    audit = Audit()
     began = engine.clock()
     who = actor(engine, ask_aws=ask_aws)
+    audit = Audit(who)
     try:
         yield audit
     except BaseException as error:

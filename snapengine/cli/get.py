@@ -55,6 +55,8 @@ def get(
             "--to", metavar="DIR", help="Write every object of the view to DIR/KEY.", show_default=False
         ),
     ] = None,
+    require: options.Require = None,
+    timeout: options.Timeout = 300,
     as_json: options.Json = False,
 ) -> None:
     """Read one object or all of them, as of an instant."""
@@ -63,9 +65,10 @@ def get(
             "Write `snapengine get BUCKET KEY [-o FILE]` for one object, or `snapengine get BUCKET --to DIR` "
             "for all that the view holds."
         )
+    wanted = options.wanted(require, timeout)
     out = Output(as_json=as_json)
     counter = _Counter()
-    view = open_view(_counting_engine(counter), bucket, at, prefix, epoch)
+    view = open_view(_counting_engine(counter), out, bucket, at, prefix, epoch, wanted)
     if to is not None:
         _get_all(out, view, Path(to), counter)
     elif key is not None:

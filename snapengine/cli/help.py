@@ -40,13 +40,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The root: commands in sections (their `rich_help_panel`), plug-ins among them."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for plugin in plugin_commands(cls=Command, context_settings=HELP_OPTIONS):
-            if plugin.name not in self.commands:  # no package can take a name of ours
-                self.add_command(plugin)
+    """Commands in sections: their `rich_help_panel`."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -58,3 +52,13 @@ class Group(TyperGroup):
         for title, rows in sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), text) for name, text in rows])
+
+
+class Root(Group):
+    """The root: plug-ins are among its commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for plugin in plugin_commands(cls=Command, context_settings=HELP_OPTIONS):
+            if plugin.name not in self.commands:  # no package can take a name of ours
+                self.add_command(plugin)

@@ -10,14 +10,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import snapengine
-from snapengine.cli import buckets, dev, get, status, table, views
+from snapengine.cli import buckets, dev, get, history, reconcile, snapshots, status, table, views
 from snapengine.cli.failures import Terminated, report, wants_json
-from snapengine.cli.help import HELP_OPTIONS, Command, Group
+from snapengine.cli.help import HELP_OPTIONS, Command, Group, Root
 from snapengine.cli.options import TIMES, all_text
 
 app = typer.Typer(
     name="snapengine",
-    cls=Group,
+    cls=Root,
     add_completion=False,
     rich_markup_mode=None,
     context_settings=HELP_OPTIONS,
@@ -49,23 +49,50 @@ def root(
 
 
 VIEWS, BUCKETS, RUN, TRY = "See the past", "Buckets", "Run", "Try it"
+SNAPSHOT = "snapshot"
 _COMMANDS: list[tuple[str, str, Any, str]] = [
     (VIEWS, "ls", views.ls, views.LS_EXAMPLES),
     (VIEWS, "get", get.get, get.EXAMPLES),
     (VIEWS, "slice", views.slice_, views.SLICE_EXAMPLES),
     (VIEWS, "diff", views.diff, views.DIFF_EXAMPLES),
+    (VIEWS, "audit", history.audit, history.AUDIT_EXAMPLES),
+    (VIEWS, "verify", history.verify, history.VERIFY_EXAMPLES),
     (BUCKETS, "enable-bucket", buckets.enable_bucket, buckets.ENABLE_EXAMPLES),
     (BUCKETS, "disable-bucket", buckets.disable_bucket, buckets.DISABLE_EXAMPLES),
+    (BUCKETS, "reconcile", reconcile.reconcile, reconcile.EXAMPLES),
     (BUCKETS, "status", status.status, status.EXAMPLES),
     (RUN, "init", table.init, table.INIT_EXAMPLES),
     (RUN, "audit-log", table.audit_log, table.AUDIT_EXAMPLES),
     (TRY, "dev", dev.dev, dev.DEV_EXAMPLES),
     (TRY, "demo", dev.demo, dev.DEMO_EXAMPLES),
 ]
+_SNAPSHOT_COMMANDS: list[tuple[str, Any, str]] = [
+    ("create", snapshots.create, snapshots.CREATE_EXAMPLES),
+    ("list", snapshots.list_, snapshots.LIST_EXAMPLES),
+    ("show", snapshots.show, snapshots.SHOW_EXAMPLES),
+    ("delete", snapshots.delete, snapshots.DELETE_EXAMPLES),
+]
+_snapshot = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None)
+
+
+@_snapshot.callback(invoke_without_command=True)
+def snapshot(context: typer.Context) -> None:
+    """Give views names that last."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _add(to: typer.Typer, name: str, function: Any, examples: str, section: str | None = None) -> None:
+    to.command(name, cls=Command, epilog=examples, rich_help_panel=section, context_settings=HELP_OPTIONS)(
+        function
+    )
+
+
 for _section, _name, _function, _examples in _COMMANDS:
-    app.command(
-        _name, cls=Command, epilog=_examples, rich_help_panel=_section, context_settings=HELP_OPTIONS
-    )(_function)
+    _add(app, _name, _function, _examples, _section)
+for _name, _function, _examples in _SNAPSHOT_COMMANDS:
+    _add(_snapshot, _name, _function, _examples)
+app.add_typer(_snapshot, name=SNAPSHOT, rich_help_panel=VIEWS, context_settings=HELP_OPTIONS)
 
 
 def run(arguments: Sequence[str]) -> int:

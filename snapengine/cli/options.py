@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypedDict, get_args
 
 import typer
 
 from snapengine.cli.output import printable
 from snapengine.errors import UsageError
+from snapengine.model import Level
+
+SCHEME = "snap://"
+SNAPSHOT = "snapshot:"
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 Bucket = Annotated[str, typer.Argument(metavar="BUCKET", help="The bucket's name.", show_default=False)]
@@ -36,11 +40,28 @@ AsKnownAt = Annotated[
         show_default=False,
     ),
 ]
+Require = Annotated[
+    str | None,
+    typer.Option(
+        "--require",
+        metavar="LEVEL",
+        help="Fail unless the view is at least settled, or verified; waits for that, or lists the bucket.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SECONDS", help="How long to wait for the level of --require."),
+]
 
 TIMES = (
     "TIME is RFC 3339 with a zone (2026-11-20T09:00:00Z), a date (midnight UTC), `now`, a look-back (-90s, "
-    "-24h, -7d), or epoch milliseconds."
+    "-24h, -7d), epoch milliseconds, or snapshot:NAME."
 )
+
+
+_LONGEST = 7 * 86_400
+"""Seconds: a week. Not a number and infinity are no timeouts."""
 
 
 def time_input(text: str) -> str | int:
@@ -51,6 +72,23 @@ def time_input(text: str) -> str | int:
 def epoch_input(text: str | None) -> str | int | None:
     """Digits alone are an epoch's number; anything else is a time."""
     return int(text) if text is not None and _is_number(text) else text
+
+
+class Wanted(TypedDict):
+    """How complete a view is to be, as the library takes it."""
+
+    require: Level
+    timeout: float
+
+
+def wanted(require: str | None, timeout: float) -> Wanted:
+    """What `--require` and `--timeout` say."""
+    level = next((level for level in get_args(Level) if require in {level, None}), None)
+    if level is None:
+        raise UsageError(f"--require {printable(str(require))}: it is one of {', '.join(get_args(Level))}.")
+    if not 0 <= timeout <= _LONGEST:
+        raise UsageError(f"--timeout {timeout:g}: it is a number of seconds, from 0 to {_LONGEST:,}.")
+    return {"require": level, "timeout": timeout}
 
 
 def _is_number(text: str) -> bool:

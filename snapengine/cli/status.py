@@ -21,7 +21,16 @@ snapengine status
 snapengine status scans
 snapengine status --json"""
 
-_INSTANTS = ("enabled_at", "trusted_since", "epoch_time", "caught_up", "started", "ended")
+_INSTANTS = {
+    "enabled_at",
+    "trusted_since",
+    "epoch_time",
+    "caught_up",
+    "settled_until",
+    "verified_since",
+    "started",
+    "ended",
+}
 
 
 def status(
@@ -103,6 +112,20 @@ def _facts(each: BucketStatus) -> Iterator[tuple[str, str]]:
     yield "history since", _instant(each.trusted_since)
     yield "newest epoch", f"{_number(each.epoch)} of {_instant(each.epoch_time)}"
     yield "caught up to", f"{_instant(each.caught_up)} ({_behind(each.behind_ms)} behind)"
+    yield "settled up to", _instant(each.settled_until)
+    yield "verified at", _instant(each.verified_since)
+    yield "views are", levels_in_words(each)
+
+
+def levels_in_words(each: BucketStatus) -> str:
+    """How complete a view of an instant is, as its instant goes on."""
+    verified, settled = each.verified_since, each.settled_until
+    if each.trusted_since is None:
+        return "provisional, as the baseline has not ended"
+    if verified is None:
+        return f"provisional, until a first `snapengine reconcile {each.bucket}` has ended"
+    between = f", settled up to {render(settled)}" if settled is not None and settled >= verified else ""
+    return f"verified before {render(verified)}{between}, provisional after that"
 
 
 def _state(each: BucketStatus) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snapengine.cli import options
+from snapengine.cli.options import SCHEME, SNAPSHOT
 from snapengine.cli.output import (
     CYAN,
     DIM,
@@ -21,7 +23,7 @@ from snapengine.cli.output import (
     version_fields,
 )
 from snapengine.errors import UsageError
-from snapengine.instants import render
+from snapengine.instants import render, to_millis
 
 if TYPE_CHECKING:
     from snapengine.diff import Change
@@ -29,20 +31,21 @@ if TYPE_CHECKING:
     from snapengine.model import ObjectVersion
     from snapengine.views import Listing, View
 
-SCHEME = "snap://"
 LISTED_MARK = "~"
 
 LS_EXAMPLES = """\
 snapengine ls scans --at 2026-11-20T09:00:00Z --prefix ct/
 snapengine ls scans --at -24h --delimiter /
 snapengine ls snap://scans@2026-11-20T09:00:00.000Z~1234/ct/ --json
-snapengine ls scans --summary --json"""
+snapengine ls scans --at snapshot:baseline-2026 --summary
+snapengine ls scans --at -1h --require verified"""
 SLICE_EXAMPLES = """\
 snapengine slice scans --start 2026-11-19 --end 2026-11-20
 snapengine slice scans --start -7d --versions all --json"""
 DIFF_EXAMPLES = """\
 snapengine diff scans --from -7d
 snapengine diff scans --from 2026-11-19 --to 2026-11-20 --prefix ct/
+snapengine diff scans --from snapshot:baseline-2026 --to snapshot:release-2
 snapengine diff snap://scans@2026-11-20T09:00:00.000Z~1234/ snap://scans@2026-11-20T09:00:00.000Z~1301/"""
 
 
@@ -63,6 +66,8 @@ def ls(
     summary: Annotated[
         bool, typer.Option("--summary", help="Not the objects: reference, count, bytes, digest and level.")
     ] = False,
+    require: options.Require = None,
+    timeout: options.Timeout = 300,
     as_json: options.Json = False,
 ) -> None:
     """List a bucket as it was at an instant."""
@@ -70,8 +75,9 @@ def ls(
 
     if delimiter is not None and (summary or not delimiter):
         raise UsageError("--delimiter wants a text such as /, and cannot go with --summary.")
+    wanted = options.wanted(require, timeout)
     out = Output(as_json=as_json)
-    view = open_view(Engine(), bucket, at, prefix, epoch)
+    view = open_view(Engine(), out, bucket, at, prefix, epoch, wanted)
     if summary:
         show_summary(out, view)
     elif delimiter is not None:
@@ -101,6 +107,8 @@ def slice_(
             help="Of each key the state at the end, or every version and what became of it.",
         ),
     ] = "last",
+    require: options.Require = None,
+    timeout: options.Timeout = 300,
     as_json: options.Json = False,
 ) -> None:
     """List what was ingested between two instants.
@@ -111,15 +119,19 @@ def slice_(
 
     if versions not in {"last", "all"}:
         raise UsageError(f"--versions {versions}: it is `last` or `all`.")
-    view = Engine().slice(
-        bucket,
-        options.time_input(start),
-        options.time_input(end or "now"),
-        prefix=prefix or "",
-        epoch=options.epoch_input(epoch),
-        versions=versions,  # type: ignore[arg-type]  # checked above
-    )
-    show_rows(Output(as_json=as_json), view)
+    wanted = options.wanted(require, timeout)
+    out = Output(as_json=as_json)
+    with waiting(out, wanted):
+        view = Engine().slice(
+            bucket,
+            options.time_input(start),
+            options.time_input(end or "now"),
+            prefix=prefix or "",
+            epoch=options.epoch_input(epoch),
+            versions=versions,  # type: ignore[arg-type]  # checked above
+            **wanted,
+        )
+    show_rows(out, view)
 
 
 def diff(
@@ -141,6 +153,8 @@ def diff(
     ] = None,
     prefix: options.Prefix = None,
     epoch: options.AsKnownAt = None,
+    require: options.Require = None,
+    timeout: options.Timeout = 300,
     as_json: options.Json = False,
 ) -> None:
     """Show what changed between two instants or views.
@@ -149,39 +163,90 @@ def diff(
     """
     from snapengine.engine import Engine
 
-    engine = Engine()
+    engine, out = Engine(), Output(as_json=as_json)
+    wanted = options.wanted(require, timeout)
     if bucket.startswith(SCHEME):
         if reference is None or not reference.startswith(SCHEME) or any((start, end, prefix, epoch)):
             raise UsageError(
                 "A reference is compared with a reference, without options: "
                 "`snapengine diff REFERENCE REFERENCE`."
             )
-        before, after = engine.open_ref(bucket), engine.open_ref(reference)
+        before = open_view(engine, out, bucket, None, None, None, wanted)
+        after = open_view(engine, out, reference, None, None, None, wanted)
     else:
         if reference is not None or start is None:
             raise UsageError(f"Write `snapengine diff {printable(bucket)} --from TIME [--to TIME]`.")
-        after = open_view(engine, bucket, end, prefix, epoch)
-        # The same epoch for both: what was learned in between is no change of the bucket.
-        before = engine.view(bucket, options.time_input(start), prefix=prefix or "", epoch=after.epoch)
-    out = Output(as_json=as_json)
+        before, after = _two_views(engine, out, bucket, (start, end or "now"), prefix, epoch, wanted)
     found = before.diff(after)
     for change in found:
         _show_change(out, change)
     out.note(f"{found}: from {printable(found.before)} to {printable(found.after)}")
 
 
-def open_view(engine: Engine, target: str, at: str | None, prefix: str | None, epoch: str | None) -> View:
+def _two_views(
+    engine: Engine,
+    out: Output,
+    bucket: str,
+    times: tuple[str, str],
+    prefix: str | None,
+    epoch: str | None,
+    wanted: options.Wanted,
+) -> tuple[View, View]:
+    """The views of two instants: at one epoch, as what was learned in between is no change of the bucket.
+
+    A named snapshot keeps its own epoch, and its prefix holds for the other view too: what it does not
+    cover has not been added or removed.
+    """
+
+    def view_of(time: str, prefix: str | None, epoch: str | None) -> View:
+        return open_view(engine, out, bucket, time, prefix, epoch, wanted)
+
+    named = [time for time in times if time.startswith(SNAPSHOT)]
+    if named:
+        if prefix is None:
+            prefix = max((view_of(time, None, epoch).prefix for time in named), key=len)
+        return view_of(times[0], prefix, epoch), view_of(times[1], prefix, epoch)
+    start, end = (render(to_millis(options.time_input(time), now=engine.clock())) for time in times)
+    # The later one first: an epoch that knows enough of it for its level knows enough of the other.
+    later = view_of(max(start, end), prefix, epoch)
+    earlier = view_of(min(start, end), prefix, str(later.epoch))
+    return (earlier, later) if start <= end else (later, earlier)
+
+
+def open_view(
+    engine: Engine,
+    out: Output,
+    target: str,
+    at: str | None,
+    prefix: str | None,
+    epoch: str | None,
+    wanted: options.Wanted,
+) -> View:
     """The view that BUCKET and its options name, or the one that a reference in its place names."""
-    if not target.startswith(SCHEME):
+    if target.startswith(SCHEME) and (at, prefix, epoch) != (None, None, None):
+        raise UsageError("A reference says its time, prefix and epoch itself: leave out the options.")
+    with waiting(out, wanted):
+        if target.startswith(SCHEME):
+            return engine.open_ref(target, **wanted)
         return engine.view(
             target,
             options.time_input(at or "now"),
             prefix=prefix or "",
             epoch=options.epoch_input(epoch),
+            **wanted,
         )
-    if (at, prefix, epoch) != (None, None, None):
-        raise UsageError("A reference says its time, prefix and epoch itself: leave out the options.")
-    return engine.open_ref(target)
+
+
+@contextmanager
+def waiting(out: Output, wanted: options.Wanted) -> Iterator[None]:
+    """While inside, somebody at a terminal sees what is waited for."""
+    if wanted["require"] == "provisional":
+        yield
+        return
+    with out.progress() as progress:
+        if progress is not None:
+            progress.add_task(f"Waiting until it is {wanted['require']}", total=None)
+        yield
 
 
 def show_summary(out: Output, view: View) -> None:
@@ -268,15 +333,20 @@ def _footer(out: Output, view: View) -> None:
         return
     table = view.to_arrow()
     total = human_bytes(pc.sum(table["size"]).as_py() or 0)
-    level = view.completeness
     objects = "1 object" if table.num_rows == 1 else f"{table.num_rows:,} objects"
     out.note(f"{objects}, {total} in {out.paint_note(printable(view.reference), CYAN)}")
-    out.note(f"{out.paint_note(level.level, LEVEL_COLOURS[level.level])}: {level.reason}")
+    show_completeness(out, view)
     if pc.any(pc.equal(table["time"], "listed")).as_py():
         out.note(
             f"{LISTED_MARK} The time comes from a listing: early by up to a second, by hours for a "
             "multipart upload."
         )
+
+
+def show_completeness(out: Output, view: View) -> None:
+    """The level of a view, and what it rests on, on stderr."""
+    level = view.completeness
+    out.note(f"{out.paint_note(level.level, LEVEL_COLOURS[level.level])}: {level.reason}")
 
 
 def _size(version: ObjectVersion) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,6 +22,21 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _GONE = {"NoSuchVersion", "NoSuchKey", "404", "MethodNotAllowed", "405", "PreconditionFailed", "412"}
+
+
+_ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version as S3 describes it now."""
+
+    etag: str
+    """Without quotes."""
+    size: int
+    """Bytes."""
+    archived: str | None
+    """The archive that it must be restored from before it can be read, or None."""
 
 
 class S3Objects:
@@ -62,6 +79,26 @@ class S3Objects:
                 version.version_id,
             )
         return data
+
+    def head(self, bucket: str, version: ObjectVersion) -> StoredVersion:
+        """What S3 says of that version, without its bytes. Raises as `read` does.
+
+        S3 answers HEAD without a body: a denial, and without `s3:ListBucket` also an absence, is a bare 403.
+        """
+        try:
+            reply = self._client.head_object(Bucket=bucket, Key=version.key, VersionId=version.version_id)
+        except (ClientError, BotoCoreError) as error:
+            raise _translate(error, bucket, version) from error
+        return StoredVersion(reply["ETag"].strip('"'), reply["ContentLength"], _archive(reply))
+
+
+def _archive(reply: Mapping[str, Any]) -> str | None:
+    """Source: S3 API Reference, HeadObject, `x-amz-archive-status`, `x-amz-restore`."""
+    if status := reply.get("ArchiveStatus"):  # of Intelligent-Tiering
+        return str(status)
+    storage_class = reply.get("StorageClass")
+    restored = 'ongoing-request="false"' in reply.get("Restore", "")
+    return str(storage_class) if storage_class in _ARCHIVED and not restored else None
 
 
 def _translate(error: ClientError | BotoCoreError, bucket: str, version: ObjectVersion) -> SnapEngineError:

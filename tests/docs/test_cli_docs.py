@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ from snapengine.cli.plugins import PluginCommand
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROOT: Any = typer.main.get_command(app)
-COMMANDS: dict[str, Any] = {
-    name: command.loaded() if isinstance(command, PluginCommand) else command
-    for name, command in ROOT.commands.items()
-}
+
+
+def leaves(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its words."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{path}{name} ")
+        else:
+            yield path + name, command.loaded() if isinstance(command, PluginCommand) else command
+
+
+COMMANDS: dict[str, Any] = dict(leaves(ROOT))
 
 
 def read(name: str) -> str:
@@ -28,8 +37,8 @@ def read(name: str) -> str:
 
 
 def section(command: str) -> str:
-    """What docs/cli.md says under a command's heading."""
-    _, _, rest = read("cli.md").partition(f"\n## `{command}`\n")
+    """What docs/cli.md says under a command's heading, or its group's."""
+    _, _, rest = read("cli.md").partition(f"\n## `{command.partition(' ')[0]}`\n")
     return rest.partition("\n## ")[0]
 
 
@@ -51,7 +60,9 @@ def parse(line: str) -> None:
         assert words[0] in {"--help", "--version", *options_of(ROOT)}
         words = words[1:]
     if words:
-        COMMANDS[words[0]].make_context(words[0], words[1:])
+        count = 1 if words[0] in COMMANDS else 2
+        name = " ".join(words[:count])
+        COMMANDS[name].make_context(name, words[count:])
 
 
 def test_these_are_the_commands() -> None:
@@ -60,13 +71,20 @@ def test_these_are_the_commands() -> None:
         "get",
         "slice",
         "diff",
+        "audit",
+        "verify",
         "enable-bucket",
         "disable-bucket",
+        "reconcile",
         "status",
         "init",
         "audit-log",
         "dev",
         "demo",
+        "snapshot create",
+        "snapshot list",
+        "snapshot show",
+        "snapshot delete",
         "worker",
     ]
 
