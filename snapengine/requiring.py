@@ -51,7 +51,8 @@ def _list_now(tools: Tools, view: View, end: float) -> None:
         report = await asyncio.wait_for(
             run_reconcile(tools, view.bucket, prefix=view.prefix), max(0.1, end - time.monotonic())
         )
-        if report.begun <= view.ref.at:  # it began in the same instant, as far as S3's clock is known
+        if report.begun <= view.ref.at and not report.resumed:
+            # It began in the same instant, as far as S3's clock is known.
             await asyncio.sleep((view.ref.at - report.begun) / 1000 + _TICK)
 
     try:

@@ -65,7 +65,7 @@ class ReconcileReport:
     """The first epoch that covers all of it."""
     pages: int
     entries: int
-    """Versions and markers listed."""
+    """Versions and markers listed, each once."""
     stored: int
     """Observations that the log lacked; 0 if it knew everything."""
     found: Mapping[str, int]
@@ -146,6 +146,8 @@ class _Later:
     """What the log knows of each."""
     after: str
     """A key before all of them, where a run that has yet to list them goes on after."""
+    entries: int
+    """How many had been listed up to that key."""
     tries: int
 
 
@@ -158,7 +160,9 @@ class _Compared:
         self.found: Counter[str] = Counter()
         self.later: dict[str, list[Observation]] = {}
         self.due = 0
+        self.entries = 0
         for known, listing in aligned:
+            self.entries += len(listing.rows)
             due = again_at(known, listing) if patient else None
             if due is not None:
                 self.later[listing.key] = known
@@ -202,7 +206,7 @@ class _Run:
     async def take(self) -> ReconcileReport:
         """What is known is read at an epoch cut before the first page: so it all is older than any page."""
         self._tally = await asyncio.to_thread(self._saved)
-        resumed, after_key = self._tally.begun > 0, self._tally.complete
+        after_key = self._tally.complete
         listing = token_hex(8)
         async with self._engine.log() as log:
             cutter = EpochCutter(log, self._bucket, self._engine.clock)
@@ -229,7 +233,7 @@ class _Run:
             entries=self._tally.entries,
             stored=self._tally.stored,
             found=dict(self._tally.found),
-            resumed=resumed,
+            resumed=bool(after_key),
         )
 
     def _known(self, epoch: Epoch, after_key: str) -> Iterator[History]:
@@ -266,20 +270,21 @@ class _Run:
             await asyncio.to_thread(self.lease.renew)
 
     async def _take(self, page: Page, alignment: Alignment) -> None:
-        before = alignment.complete
-        await self._compare(alignment.take(page), before, tries=1)
-        self._tally.begun = self._tally.begun or page.time
-        self._tally.pages += 1
-        self._tally.entries += len(page.entries)
-        self._tally.complete = alignment.complete
+        tally = self._tally
+        tally.begun = tally.begun or page.time
+        tally.pages += 1
+        compared = await self._compare(alignment.take(page), alignment.complete, tally.entries, tries=1)
+        tally.entries += compared.entries
+        tally.complete = alignment.complete
 
-    async def _compare(self, aligned: Iterable[Aligned], after: str, tries: int) -> None:
+    async def _compare(self, aligned: Iterable[Aligned], after: str, entries: int, tries: int) -> _Compared:
         compared = await asyncio.to_thread(_Compared, aligned, patient=tries < _TRIES)
         self._pending += compared.observations
         self._tally.stored += len(compared.observations)
         self._tally.found += compared.found
         if compared.later:
-            self._later.append(_Later(compared.due, compared.later, after, tries + 1))
+            self._later.append(_Later(compared.due, compared.later, after, entries, tries + 1))
+        return compared
 
     async def _list_again(self, *, to_the_end: bool) -> None:
         """List again the keys that could not be compared yet, those that are due; at the end, all."""
@@ -293,7 +298,7 @@ class _Run:
             async with aclosing(self._pages(oldest.after)) as pages:
                 async for page in pages:
                     aligned = (each for each in alignment.take(page) if each.listing.key in oldest.known)
-                    await self._compare(aligned, oldest.after, oldest.tries)
+                    await self._compare(aligned, oldest.after, oldest.entries, oldest.tries)
                     if alignment.complete >= max(oldest.known):
                         break
             self._later.popleft()
@@ -318,12 +323,15 @@ class _Run:
             return
         self._unsaved = 0
         tally = self._tally
+        # What waits to be listed again is left to the next run too.
+        complete, entries = min(
+            ((later.after, later.entries) for later in self._later), default=(tally.complete, tally.entries)
+        )
         saved: dict[str, str | int] = {
-            # What waits to be listed again is left to the next run too.
-            "complete": min((later.after for later in self._later), default=tally.complete),
+            "complete": complete,
             "begun": tally.begun,
             "pages": tally.pages,
-            "entries": tally.entries,
+            "entries": entries,
             "stored": tally.stored,
             "saved_at": self._engine.clock(),
             **{f"found.{kind}": count for kind, count in tally.found.items()},
@@ -332,11 +340,11 @@ class _Run:
         self._engine.store.save_progress(self._bucket, self._task, saved)
 
     def _saved(self) -> _Tally:
-        """Where to go on: at the start, if what was saved is old or of an earlier enabling."""
+        """Where to go on: at the start, if what was saved is old, of an earlier enabling, or still there."""
         saved = self._engine.store.progress(self._bucket, self._task)
         if saved is None or any(saved.get(name) != value for name, value in self._identity().items()):
             return _Tally()
-        if int(saved["saved_at"]) < self._engine.clock() - STALE_MS:
+        if not saved["complete"] or int(saved["saved_at"]) < self._engine.clock() - STALE_MS:
             return _Tally()
         return _Tally(
             complete=str(saved["complete"]),

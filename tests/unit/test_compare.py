@@ -240,7 +240,7 @@ def shown(history: KeyHistory) -> tuple[object, ...] | None:
 
 def folded(known: list[Observation], at: int) -> tuple[object, ...] | None:
     version = fold(known, at)
-    return version and (version.version_id, version.etag, version.size)
+    return None if version is None else (version.version_id, version.etag, version.size)
 
 
 def listed(history: KeyHistory, name: str, lag: int = 0) -> KeyListing:
