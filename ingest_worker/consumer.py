@@ -18,7 +18,7 @@ from ingest_worker import logs
 from ingest_worker.backoff import delays
 from ingest_worker.metrics import Metrics, Step
 from ingest_worker.records import parse_message
-from ingest_worker.sqs import BATCH, Attributes, Failure, sent
+from ingest_worker.sqs import BATCH, Attributes, Failure, came_before, sent
 from ingest_worker.writer import Log, Message, Writer
 from snapengine.errors import MalformedMessage, NotFound, SnapEngineError
 from snapengine.log import Committed
@@ -205,6 +205,7 @@ class Consumer:
         malformed = []
         for raw in raws:
             message = Message(raw["MessageId"], raw["ReceiptHandle"], now, sent(raw))
+            message.shared = came_before(raw)
             self.in_hand.add(message)
             try:
                 parsed = parse_message(raw["Body"])
@@ -306,6 +307,7 @@ class Consumer:
         failed = {f.message: f for f in failures}
         for message in messages:
             if message not in failed:
+                message.shared = message.shared or asked_at - message.extended > self.visibility
                 message.extended = asked_at
             elif failed[message].final:
                 message.extended = math.inf  # it comes again, here or elsewhere; that is a duplicate

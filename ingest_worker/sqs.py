@@ -102,7 +102,7 @@ class SQSQueue:
                 WaitTimeSeconds=wait,
                 VisibilityTimeout=visibility,
                 MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["SentTimestamp"],
+                MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
             )
         messages: list[dict[str, Any]] = reply.get("Messages", [])
         return messages
@@ -170,6 +170,12 @@ class SQSQueue:
 def sent(raw: dict[str, Any]) -> int:
     """When a received message was sent, UTC milliseconds by SQS's clock; 0 if SQS does not say."""
     return int(raw.get("Attributes", {}).get("SentTimestamp", 0))
+
+
+def came_before(raw: dict[str, Any]) -> bool:
+    """Whether a received message was handed out before, to whomever; or SQS does not say."""
+    count: str | None = raw.get("Attributes", {}).get("ApproximateReceiveCount")
+    return count != "1"
 
 
 _ATTRIBUTE_PARTS: Final = {"DataType", "StringValue", "BinaryValue"}

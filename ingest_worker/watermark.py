@@ -70,15 +70,16 @@ def caught_up(earlier: Iterable[Reading], last: Reading, *, confirm: float = CON
 def surely_ours(before: Iterable[Message], after: Collection[Message], hidden_since: float) -> int:
     """How many messages SQS counted as in flight because of us, if it counted between `before` and `after`.
 
-    Those in hand at both moments whose deletion had not been asked for, and that were still hidden: their
-    visibility was extended at or after `hidden_since`, by the loop's clock. One that came twice is one.
+    Those in hand at both moments that nobody can have deleted (it was not asked for here, and no other worker
+    ever had them) and that were still hidden: their visibility was extended at or after `hidden_since`, by
+    the loop's clock.
     """
-    return len(
-        {
-            message.id
-            for message in before
-            if message in after and not message.settled and hidden_since <= message.extended < math.inf
-        }
+    return sum(
+        message in after
+        and not message.settled
+        and not message.shared
+        and hidden_since <= message.extended < math.inf
+        for message in before
     )
 
 

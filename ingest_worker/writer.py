@@ -38,7 +38,7 @@ _OUTAGES: Final = (TryAgain, Refused, NotFound)
 class Message:
     """A queue's message in hand, until all that it says is committed or it is left to come again."""
 
-    __slots__ = ("extended", "id", "left", "open", "receipt", "sent", "settled")
+    __slots__ = ("extended", "id", "left", "open", "receipt", "sent", "settled", "shared")
 
     def __init__(self, message_id: str, receipt: str = "", extended: float = 0.0, sent: int = 0) -> None:
         self.id = message_id
@@ -49,6 +49,8 @@ class Message:
         """UTC milliseconds by SQS's clock; 0 if unknown."""
         self.settled = False
         """Whether it has been dealt with, so that SQS may have been asked to delete it."""
+        self.shared = False
+        """Whether it is or was in other hands too: it came before, or was not hidden all the time."""
         self.open = 0
         """Its observations that are not committed yet."""
         self.left = False

@@ -179,7 +179,10 @@ class FakeQueue:
                 "MessageId": each,
                 "ReceiptHandle": self._receipts[each],
                 "Body": self.bodies[each],
-                "Attributes": {"SentTimestamp": str(self.sent_at[each])},
+                "Attributes": {
+                    "SentTimestamp": str(self.sent_at[each]),
+                    "ApproximateReceiveCount": str(self.received[each]),
+                },
                 "MessageAttributes": self.attributes_of[each],
             }
             for each in visible
