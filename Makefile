@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadgroup
 BENCH ?= ingest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint services bench build lock clean
+.PHONY: help setup demo test test-long lint services bench build lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ demo: setup ## the main job, on the embedded cloud: no account, no Docker
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-long: setup ## the state machine at length: 200,000 steps
+	SNAPENGINE_TEST_LONG=1 $(BIN)/python -m pytest -n 2 --timeout 7200 tests/stateful
 
 lint: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
