@@ -131,7 +131,7 @@ class EpochCutter:
             )
             cover = {stream: to for stream, (to, _) in zip(numbers, reached, strict=True)}
             if not all(whole for _, whole in reached):
-                watermarks = last.watermarks if last else Watermarks()
+                watermarks = last.watermarks if last else _of_no_entries(watermarks)
             if last and cover == before and watermarks == last.watermarks:
                 return last
             now = self._clock()
@@ -165,3 +165,8 @@ class EpochCutter:
         if entry is None:
             raise LogDamaged(f"Entry {number} of stream {stream} of bucket {self._bucket} is missing.")
         await complete(self._store, Committed(self._bucket, stream, number), decode(entry.payload))
+
+
+def _of_no_entries(marks: Watermarks) -> Watermarks:
+    """What watermarks say of the bucket itself, whatever of its log is covered."""
+    return Watermarks(enabled_at=marks.enabled_at, settle_ms=marks.settle_ms)

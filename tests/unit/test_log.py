@@ -132,6 +132,18 @@ async def test_an_epoch_cut_short_keeps_the_watermarks_of_the_one_before(backend
     assert epoch.watermarks == Watermarks()
 
 
+async def test_a_first_epoch_cut_short_tells_since_when_the_bucket_is_enabled_and_vouches_for_nothing(
+    backend: Backend,
+) -> None:
+    backend.store.put_config(config(streams=2, enabled_at=T, settle_ms=5000, baseline_ended=T + 1))
+    await backend.log.raise_caught_up(BUCKET, T + 2)
+    await writer(backend.log).append(BUCKET, [observation(1)])
+    stream = 1 if await backend.log.head(BUCKET, 0) else 0
+    await backend.log.put_entry(entry(1, observation(2), stream=stream))
+    epoch = await EpochCutter(backend.log, BUCKET, clock).cut(patient=True)
+    assert epoch.watermarks == Watermarks(enabled_at=T, settle_ms=5000)
+
+
 class RacingStore(LossyStore):
     """Somebody else cuts an epoch between this cutter's reads and its put."""
 
