@@ -71,8 +71,7 @@ def _match_listed(told: list[Fact], listed: list[Observation], others: Sequence[
     since = 0  # the last page that shows another null: what follows came to be after it
     for run in _runs(listed, told):
         newest = run[-1]
-        before = latest_null(fact for fact in told if fact.time <= _page(newest))
-        if before and before.time >= since and _is_same(before, newest) and _may_top(before, newest, others):
+        if before := _told_of(newest, [f for f in told if f.time >= since], others):
             fill_from_listing(before, newest)
             before.places |= places(run)
         else:
@@ -84,6 +83,18 @@ def _match_listed(told: list[Fact], listed: list[Observation], others: Sequence[
             unmatched.append(fact)
         since = _page(newest)
     return unmatched
+
+
+def _told_of(listed: Observation, told: Sequence[Fact], others: Sequence[Fact]) -> Fact | None:
+    """The event that a listed null is, if one is: the latest null fact before its page.
+
+    What has the page's own millisecond may have come before it or after it.
+    """
+    for until in (_page(listed), _page(listed) - 1):
+        before = latest_null(fact for fact in told if fact.time <= until)
+        if before and _is_same(before, listed) and _may_top(before, listed, others):
+            return before
+    return None
 
 
 def _runs(listed: list[Observation], told: Sequence[Fact]) -> list[list[Observation]]:

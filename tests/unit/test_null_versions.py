@@ -135,6 +135,13 @@ def test_an_event_on_the_very_instant_of_the_page_may_be_what_it_shows() -> None
     assert (found.time, found.storage_class) == ("event", "STANDARD")
 
 
+def test_an_event_on_the_very_instant_of_the_page_may_come_after_what_it_shows() -> None:
+    history = [put(NULL, 10, "a"), put(NULL, 12, "b"), *listing("L", 12, row(NULL, 10, "a"))]
+    assert len(merge(history).nulls) == 2
+    found = [seen_at(history, at) for at in (10, 11.999, 12)]
+    assert [(v.etag, v.time) for v in found if v] == [("a", "event"), ("a", "event"), ("b", "event")]
+
+
 @pytest.mark.parametrize(
     "listed",
     [row(NULL, 10, "b"), row(NULL, 11, "a"), row(NULL, 9, "a"), marker_row(NULL, 10)],
