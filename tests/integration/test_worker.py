@@ -8,101 +8,31 @@ import http.client
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import pytest
 
 from ingest_worker.worker import Options, Worker
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
 from snapengine.errors import BucketNotEnabled, NotFound, TryAgain, Unreachable, UsageError
-from snapengine.model import BucketConfig
-from snapengine.observation_codec import decode
 from snapengine.ports import LogStore
 from snapengine.settings import Settings
 from tests.servers import Endpoint
 from tests.worker_fakes import NOT_JSON, TEST_EVENT, Gate, Lines, body, record, until
-
-COMMAND = "import typer; from ingest_worker.command import worker; typer.run(worker)"
-VISIBILITY = 1
+from tests.worker_house import AT_A_STEP, VISIBILITY, House, Start, starting, state, wait_until
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[DevCloud]:
     with DevCloud() as running:
         yield running
-
-
-class House:
-    """A store, a bucket with its queue and dead-letter queue, and the means to look at them."""
-
-    def __init__(self, environment: dict[str, str], store: str) -> None:
-        self.environment = {**environment, "SNAPENGINE_STORE": store}
-        self.engine = Engine(Settings(store=store))
-        self.engine.store.create()
-        self.sqs: Any = boto3.client("sqs", endpoint_url=environment["AWS_ENDPOINT_URL"])
-        self.bucket = f"scans-{uuid4().hex[:8]}"
-        self.dead_url = self._queue("dead", {})
-        self.url = self.enable(self.bucket)
-
-    def _queue(self, purpose: str, attributes: dict[str, str]) -> str:
-        name = f"{self.bucket}-{purpose}-{uuid4().hex[:4]}"
-        return str(self.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
-
-    def enable(self, bucket: str) -> str:
-        """Register a bucket with a queue of its own, which is given."""
-        found = self.sqs.get_queue_attributes(QueueUrl=self.dead_url, AttributeNames=["QueueArn"])
-        policy = {"deadLetterTargetArn": found["Attributes"]["QueueArn"], "maxReceiveCount": "100"}
-        settings = {"VisibilityTimeout": str(VISIBILITY), "RedrivePolicy": json.dumps(policy)}
-        url = self._queue("events", settings)
-        self.register(BucketConfig(bucket, "us-east-1", "123456789012", streams=2, queue_url=url))
-        return url
-
-    def register(self, config: BucketConfig) -> None:
-        self.engine.store.put_config(config)
-
-    def send(self, *bodies: str, url: str | None = None) -> None:
-        for start in range(0, len(bodies), 10):
-            entries = [
-                {"Id": str(i), "MessageBody": text} for i, text in enumerate(bodies[start : start + 10])
-            ]
-            reply = self.sqs.send_message_batch(QueueUrl=url or self.url, Entries=entries)
-            assert not reply.get("Failed")
-
-    def send_keys(self, *keys: str, bucket: str | None = None, url: str | None = None) -> None:
-        self.send(*(body(record(key, bucket or self.bucket)) for key in keys), url=url)
-
-    def keys(self, bucket: str | None = None) -> list[str]:
-        """Of all observations that the newest epoch covers."""
-        bucket = bucket or self.bucket
-        epoch = self.engine.store.newest_epoch(bucket)
-        return sorted(
-            observation.key
-            for stream, last in sorted(epoch.cover.items() if epoch else ())
-            for entry in self.engine.store.entries(bucket, stream, 0, last)
-            for observation in decode(entry.payload)
-        )
-
-    def in_queue(self, url: str | None = None) -> int:
-        """Messages there, whether hidden or not."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.sqs.get_queue_attributes(QueueUrl=url or self.url, AttributeNames=names)
-        return sum(int(found["Attributes"][name]) for name in names)
-
-    def dead(self) -> list[Any]:
-        found = self.sqs.receive_message(
-            QueueUrl=self.dead_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
-        )
-        return list(found.get("Messages", []))
 
 
 @pytest.fixture
@@ -117,54 +47,10 @@ def house(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> H
 # As a process
 
 
-class Process:
-    """`snapengine worker`, and what it logged."""
-
-    def __init__(self, house: House, log: Path, *options: str, prelude: str = "") -> None:
-        self.log = log
-        with log.open("ab") as stderr:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-c", prelude + COMMAND, *options], env=house.environment, stderr=stderr
-            )
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines() if line["event"] == event]
-
-    def wait(self, seconds: float = 30) -> int:
-        return self.popen.wait(seconds)
-
-    def end(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait(10)
-
-
-Start = Callable[..., Process]
-
-
 @pytest.fixture
 def start(house: House, tmp_path: Path) -> Iterator[Start]:
-    """Starts workers; ends those that a failed test left."""
-    started: list[Process] = []
-
-    def start(*options: str, prelude: str = "") -> Process:
-        log = tmp_path / f"worker-{len(started)}.log"
-        started.append(Process(house, log, *options, prelude=prelude))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.end()
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
+    with starting(house.environment, tmp_path) as start:
+        yield start
 
 
 def test_once_it_empties_the_queue_into_the_log_and_exits_with_0(house: House, start: Start) -> None:
@@ -228,25 +114,6 @@ STEPS = [
     "snapengine.stores.sqlite_log.SQLiteLog.put_epoch",
     "ingest_worker.sqs.SQSQueue.delete",
 ]
-AT_A_STEP = """
-import functools, os, pkgutil, signal, sys
-path, when, sent = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
-owner, _, name = path.rpartition(".")
-owner = pkgutil.resolve_name(owner)
-step = getattr(owner, name)
-
-@functools.wraps(step)
-async def struck(*arguments):
-    if when == "before":
-        os.kill(os.getpid(), sent)
-    reply = await step(*arguments)
-    if when == "after":
-        os.kill(os.getpid(), sent)
-    return reply
-
-setattr(owner, name, struck)
-"""
-"""Python that sends its own process a signal before or after each call of one method."""
 
 
 def test_killed_at_any_step_it_loses_nothing(house: House, start: Start) -> None:
@@ -291,11 +158,6 @@ def test_a_worker_that_slept_through_anothers_work_wakes_and_harms_nothing(
     assert sleeper.popen.returncode == 0, sleeper.log.read_text()
     assert set(house.keys()) == {"k1", "k2"}
     assert len(house.keys()) >= len(before)
-
-
-def state(pid: int) -> str:
-    """A process's state by Linux's /proc: `T` for one that is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 # From within
