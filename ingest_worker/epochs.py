@@ -96,9 +96,10 @@ class Epochs:
         """A last cut of each bucket for which entries were noted, or of every one that was ever noted or
         watched; waiting for nobody. Raises what fails.
         """
-        for bucket in self._buckets.values():
-            if everything or bucket.wanted:
-                await self._look(bucket, patient=False)
+        async with asyncio.TaskGroup() as group:
+            for bucket in self._buckets.values():
+                if everything or bucket.wanted:
+                    group.create_task(self._look(bucket, patient=False))
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

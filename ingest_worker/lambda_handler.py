@@ -66,6 +66,7 @@ class Environment:
 
     async def _handle(self, records: Sequence[dict[str, Any]], context: Context) -> list[str]:
         if self._batches is None:
+            await asyncio.to_thread(self._engine.store.check)
             store = await self._clients.enter_async_context(self._engine.log())
             name = f"{os.environ.get('AWS_LAMBDA_LOG_STREAM_NAME', 'lambda')}-{secrets.token_hex(4)}"
             self._batches = Batches(store, name, self._engine.clock)

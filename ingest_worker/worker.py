@@ -20,7 +20,7 @@ from ingest_worker.readiness import StoreCheck
 from ingest_worker.sqs import SQSQueue
 from ingest_worker.targets import Target, targets
 from snapengine.engine import Engine
-from snapengine.errors import NotFound, SnapEngineError, TryAgain
+from snapengine.errors import NotFound, SchemaTooNew, SnapEngineError, TryAgain
 from snapengine.log import StreamWriter
 from snapengine.model import BucketConfig
 from snapengine.ports import LogStore
@@ -150,6 +150,7 @@ class Worker:
     # Both in threads: the store's client blocks, and so does building it.
 
     def _registered(self) -> list[BucketConfig]:
+        self._engine.store.check()
         return self._engine.store.buckets()
 
     def _check_store(self) -> None:
@@ -177,6 +178,8 @@ class Worker:
     async def _reread(self, parts: _Parts) -> None:
         try:
             wanted = await self._targets()
+        except SchemaTooNew:
+            raise  # somebody has upgraded the table: what is in hand is left to the workers that know it
         except SnapEngineError as error:
             self.metrics.failed("registry")
             self._troubles["registry"] = str(error)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from snapengine.instants import render
-from snapengine.model import Completeness, Epoch, Level, Watermarks
+from snapengine.model import Completeness, Epoch, History, Level, Watermarks
 
 
-def completeness(at: int, prefix: str, epoch: Epoch) -> Completeness:
-    """The level of a view of `prefix` at `at`, resolved at `epoch`. It is as fixed as the epoch."""
+def completeness(at: int, prefix: str, epoch: Epoch, *, start: int | None = None) -> Completeness:
+    """The level of a view of `prefix` at `at`, resolved at `epoch`. It is as fixed as the epoch.
+
+    Of a slice, `start` is its beginning: what its history is, hangs on that too.
+    """
     marks = epoch.watermarks
     level, reason = _level(at, prefix, epoch)
-    recorded = marks.enabled_at is not None and at >= marks.enabled_at
-    if not recorded:
-        since = "is not enabled" if marks.enabled_at is None else f"was enabled at {render(marks.enabled_at)}"
-        reason += (
-            f" The bucket {since}, after this instant: what was removed before that is unknown, so the view "
-            "is built from the versions that had survived."
+    history, remark = _history(at if start is None else start, at, marks)
+    return Completeness(level, marks, history, reason + remark)
+
+
+def _history(first: int, at: int, marks: Watermarks) -> tuple[History, str]:
+    """What the recording covers of `[first, at]`, and what to say if that is not all."""
+    if marks.enabled_at is None:
+        return "surviving", " Since when S3 has told of every change of the bucket was not known either."
+    if first < marks.enabled_at:
+        return "surviving", (
+            f" The bucket was enabled at {render(marks.enabled_at)}, after that: what was removed earlier is "
+            "unknown, and only what had survived is here."
         )
-    return Completeness(
-        level=level,
-        watermarks=marks,
-        history="recorded" if recorded else "surviving",
-        reason=reason,
-    )
+    if marks.disabled_at is not None and at > marks.disabled_at:
+        return "ended", (
+            f" The bucket was disabled at {render(marks.disabled_at)}: what happened since then is unknown."
+        )
+    return "recorded", ""
 
 
 def verified_since(prefix: str, marks: Watermarks) -> int | None:
@@ -38,6 +46,8 @@ def settled_until(marks: Watermarks) -> int | None:
 def _level(at: int, prefix: str, epoch: Epoch) -> tuple[Level, str]:
     marks = epoch.watermarks
     covered = f"All that epoch {epoch.number} of {render(epoch.time)} covers"
+    if epoch.number == 0:
+        return "provisional", "No epoch had been cut: nothing was known of the bucket."
     if marks.baseline_ended is None:
         return (
             "provisional",

@@ -67,14 +67,22 @@ def _snapshot_named(time: TimeInput) -> str | None:
     return time.removeprefix(_SNAPSHOT) if isinstance(time, str) and time.startswith(_SNAPSHOT) else None
 
 
+def _wrong_setting(where: tuple[str | int, ...], kind: str, said: str, given: object) -> str:
+    name = "_".join(map(str, where))
+    words = said
+    if kind == "extra_forbidden":
+        words = "there is no such setting"
+    elif name == "store":
+        words = f"{given!r} is neither dynamodb://TABLE nor sqlite:///PATH"
+    return f"SNAPENGINE_{name.upper()}: {words}"
+
+
 def load_settings(**given: Any) -> Settings:
     """Settings from environment and file. Raises `UsageError` that names each wrong one."""
     try:
         return Settings(**given)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"SNAPENGINE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
-        )
+        wrong = "; ".join(_wrong_setting(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors())
         raise UsageError(f"Wrong settings. {wrong}. See docs/settings.md.") from None
     except TOMLDecodeError as error:
         raise UsageError(f"The settings file is not TOML: {error}. See docs/settings.md.") from None
@@ -277,6 +285,8 @@ class Engine:
         start: int | None = None,
         versions: Literal["last", "all"] = "last",
     ) -> View:
+        if not isinstance(prefix, str):
+            raise UsageError(f"prefix={prefix!r}: it is text; leave it out for the whole bucket.")
         self._checked  # noqa: B018  # raises for a table that is missing or too new
         config = self.store.config(bucket)
         if config is None:
@@ -302,7 +312,13 @@ class Engine:
             if found is None and wanted:
                 raise NoSuchEpoch(f"Epoch {wanted} of bucket {bucket} has not been cut.")
         else:
-            found = self.store.epoch_at(bucket, to_millis(wanted, now=self.clock()))
+            try:
+                time = to_millis(wanted, now=self.clock())
+            except BadTime as error:
+                raise BadTime(
+                    f"An epoch is asked for by number (an int) or by time. {error}"
+                ) from None
+            found = self.store.epoch_at(bucket, time)
         return found or NO_EPOCH
 
     # What a view reads from

@@ -86,6 +86,8 @@ def _parse_text(text: str, now: int) -> int:
         return now - int(look_back[1]) * _UNIT_MS[look_back[2]]
     if _DATE.fullmatch(text):
         text += "T00:00:00Z"
+    if text.startswith("run:/"):
+        raise BadTime(f"{text!r}: times of MLflow runs are not supported yet. Give the run's start time.")
     match = _RFC3339.fullmatch(text)
     if not match:
         raise BadTime(_not_a_time(text))

@@ -169,4 +169,4 @@ class EpochCutter:
 
 def _of_no_entries(marks: Watermarks) -> Watermarks:
     """What watermarks say of the bucket itself, whatever of its log is covered."""
-    return Watermarks(enabled_at=marks.enabled_at, settle_ms=marks.settle_ms)
+    return Watermarks(enabled_at=marks.enabled_at, disabled_at=marks.disabled_at, settle_ms=marks.settle_ms)

@@ -108,6 +108,8 @@ class Watermarks:
     """When the first listing of all versions was complete."""
     enabled_at: int | None = None
     """Since when S3 has been telling our queue of every change."""
+    disabled_at: int | None = None
+    """When that ended, by `disable-bucket`."""
     settle_ms: int = 120_000
     """How long after an instant its events may still come, for the level `settled`."""
 
@@ -125,6 +127,7 @@ class Epoch:
 
 
 Level = Literal["provisional", "settled", "verified"]
+History = Literal["recorded", "surviving", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,9 @@ class Completeness:
 
     level: Level
     watermarks: Watermarks
-    history: Literal["recorded", "surviving"]
-    """`surviving` for instants before the bucket was enabled: built from what still existed then."""
+    history: History
+    """`surviving` for instants before the bucket was enabled: built from what still existed then. `ended` for
+    instants after it was disabled: what happened since is unknown."""
     reason: str
     """One plain sentence."""
 
@@ -175,6 +179,8 @@ class BucketConfig:
     enabled: bool = True
     enabled_at: int | None = None
     """When our notification rule was read back; UTC milliseconds."""
+    disabled_at: int | None = None
+    """When `disable-bucket` ended the recording, until the bucket is enabled again."""
     versioning_enabled_at: int | None = None
     """When we switched versioning on, or None where it was on already."""
     assured: bool = True
@@ -237,6 +243,7 @@ def watermarks_of(
         verified=_undominated(verified or {}),
         baseline_ended=config.baseline_ended,
         enabled_at=config.enabled_at,
+        disabled_at=config.disabled_at,
         settle_ms=config.settle_ms,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from snapengine.completeness import settled_until
+from snapengine.completeness import settled_until, verified_since
 from snapengine.errors import NotYetComplete, UsageError
 from snapengine.instants import render
 from snapengine.model import Level
@@ -35,12 +35,19 @@ def require_level(
         view = make()
         if _LEVELS.index(view.completeness.level) >= _LEVELS.index(level):
             return view
-        if fixed or time.monotonic() >= end:
+        hopeless = level == "settled" and not _may_settle(view)
+        if fixed or hopeless or time.monotonic() >= end:
             raise NotYetComplete(_in_words(view, level, fixed=fixed))
         if level == "verified":
             _list_now(tools, view, end)
         else:
             time.sleep(min(_TICK, max(0.0, end - time.monotonic())))
+
+
+def _may_settle(view: View) -> bool:
+    """Before a baseline and a listing after it no waiting makes a view settled."""
+    marks = view.completeness.watermarks
+    return marks.baseline_ended is not None and verified_since(view.prefix, marks) is not None
 
 
 def _list_now(tools: Tools, view: View, end: float) -> None:
@@ -63,9 +70,17 @@ def _list_now(tools: Tools, view: View, end: float) -> None:
 
 
 def _in_words(view: View, level: Level, *, fixed: bool) -> str:
-    settled = settled_until(view.completeness.watermarks)
-    until = f"it is settled up to {render(settled)}" if settled is not None else "it is not settled yet"
-    remedy = (
-        "Ask without an epoch." if fixed else "Wait longer, or ask for less; `snapengine status` tells more."
+    marks = view.completeness.watermarks
+    settled = settled_until(marks)
+    until = (
+        "no worker has said yet that it had caught up"
+        if settled is None or marks.caught_up is None
+        else f"workers had caught up to {render(marks.caught_up)}, so it is settled up to {render(settled)}"
     )
+    if fixed:
+        remedy = "Ask without an epoch."
+    elif level == "settled" and not _may_settle(view):
+        remedy = f"Run `snapengine reconcile {view.bucket}` first; then a worker has to catch up."
+    else:
+        remedy = f"Wait longer, or ask for less; `snapengine status {view.bucket}` tells more."
     return f"{view} is {view.completeness.level}, not {level}: {until}. {view.completeness.reason} {remedy}"

@@ -99,7 +99,7 @@ class View(Mapping[str, ObjectVersion]):
     @property
     def completeness(self) -> Completeness:
         """How much this view can promise, and what that rests on."""
-        return completeness(self.ref.at, self.ref.prefix, self._epoch)
+        return completeness(self.ref.at, self.ref.prefix, self._epoch, start=self.ref.start)
 
     def __str__(self) -> str:
         return self.reference

@@ -23,6 +23,7 @@ from snapengine.buckets.reading import read_notification, read_queue
 from snapengine.buckets.steps import DeleteQueue, Deregister, RemoveRule, Step
 from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled, BucketUnknown
+from snapengine.log import EpochCutter
 from snapengine.model import BucketConfig
 
 TASK = "disable"
@@ -138,6 +139,8 @@ async def disable(
             else:
                 await asyncio.to_thread(_take_back, engine, plan.bucket, step, clock, pause)
             done.append(step)
+        async with engine.log() as log:  # so that views say that the recording has ended
+            await EpochCutter(log, plan.bucket, engine.clock).cut()
         if not kept:
             await asyncio.to_thread(_forget_queues, engine, plan.bucket)
     finally:
@@ -150,7 +153,7 @@ def _take_back(engine: Tools, bucket: str, step: Step, clock: ServerClock, pause
     if config is None:
         return
     if isinstance(step, Deregister):
-        engine.store.put_config(replace(config, enabled=False))
+        engine.store.put_config(replace(config, enabled=False, disabled_at=engine.clock()))
     elif isinstance(step, RemoveRule):
         gone = set_rule(engine, bucket, config.account, None, clock=clock, pause=pause)
         engine.store.save_progress(bucket, TASK, {_REMOVED: gone})

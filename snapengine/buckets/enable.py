@@ -237,6 +237,7 @@ class _Work:
             dead_letter_queue_url=facts.dead_letters.url if facts.dead_letters else None,
             rule_id=rules.RULE_ID,
             enabled=True,
+            disabled_at=None,
             enabled_at=self._rule_seen(step.prefix) if step.anew else config.enabled_at,
             versioning_enabled_at=int(switched) if switched else config.versioning_enabled_at,
         )

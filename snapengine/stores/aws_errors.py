@@ -56,8 +56,17 @@ def translated(target: str) -> Iterator[None]:
         yield
     except (sdk.ClientError, sdk.BotoCoreError) as error:
         raise translate(error, target) from error
+    except ValueError as error:  # botocore's word on an endpoint that is no URL
+        raise UsageError(f"{target} cannot be reached: {error}. Check AWS_ENDPOINT_URL.") from error
     except ResponseParserError as error:  # a proxy's page, say; botocore does not count it as its own
         raise Unreachable(f"{target} did not answer as AWS does: {error}. Check AWS_ENDPOINT_URL.") from error
+
+
+def bucket_unknown(target: str) -> BucketUnknown:
+    """The error for a bucket that S3 does not know. `target`: `bucket scans`, say."""
+    return BucketUnknown(
+        f"There is no {target}, or not for these credentials. Check the name, AWS_PROFILE and AWS_ENDPOINT_URL."
+    )
 
 
 def translate(error: sdk.ClientError | sdk.BotoCoreError, target: str) -> SnapEngineError:
@@ -96,7 +105,7 @@ def _translate_reply(error: sdk.ClientError, target: str) -> SnapEngineError:
             action=action,
         )
     if code == "NoSuchBucket":
-        return BucketUnknown(f"There is no {target}, or not for these credentials.")
+        return bucket_unknown(target)
     if code == "ResourceNotFoundException":
         return TableMissing(f"There is no {target}. Create it with `snapengine init`.")
     if code in THROTTLED:

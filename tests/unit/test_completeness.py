@@ -108,10 +108,10 @@ def test_history_is_recorded_from_the_instant_of_enabling_on() -> None:
     before = completeness(ENABLED - 1, "", epoch())
     assert before.history == "surviving"
     assert before.level == "verified"
-    assert "was enabled at 2023-11-14T19:43:20.000Z, after this instant" in before.reason
+    assert "was enabled at 2023-11-14T19:43:20.000Z, after that" in before.reason
     unknown = completeness(T, "", epoch(replace(MARKS, enabled_at=None)))
     assert unknown.history == "surviving"
-    assert "is not enabled" in unknown.reason
+    assert "was not known either" in unknown.reason
 
 
 def test_a_bucket_of_which_nothing_is_known_yet_promises_nothing() -> None:
@@ -173,3 +173,22 @@ async def test_a_level_never_changes_for_an_epoch_whatever_is_learned_later(stor
         assert kept
         found.append(completeness(at, "", kept).level)
     assert found == ["provisional", "provisional", "settled", "verified"]
+
+
+def test_a_slice_that_begins_before_the_bucket_was_enabled_says_so() -> None:
+    marks = Watermarks(enabled_at=1_000, baseline_ended=2_000)
+    found = completeness(5_000, "", Epoch(1, 9_000, {}, marks), start=500)
+    assert found.history == "surviving"
+    assert completeness(5_000, "", Epoch(1, 9_000, {}, marks), start=1_000).history == "recorded"
+
+
+def test_a_view_after_the_bucket_was_disabled_says_that_the_rest_is_unknown() -> None:
+    marks = Watermarks(enabled_at=1_000, baseline_ended=2_000, disabled_at=4_000)
+    found = completeness(5_000, "", Epoch(1, 9_000, {}, marks))
+    assert found.history == "ended"
+    assert "what happened since then is unknown" in found.reason
+    assert completeness(4_000, "", Epoch(1, 9_000, {}, marks)).history == "recorded"
+
+
+def test_before_the_first_epoch_nothing_was_known() -> None:
+    assert "nothing was known" in completeness(5, "", Epoch(0, 0, {})).reason
