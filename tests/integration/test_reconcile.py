@@ -585,21 +585,37 @@ async def test_a_stopped_run_is_gone_on_with_and_vouches_for_what_was_before_it_
     ready: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("snapengine.buckets.reconcile._BATCH", 1)
+    saved: list[Any] = []
+    save = ready.engine.store.save_progress
+
+    def remember(bucket: str, task: str, progress: Any) -> None:
+        saved.append(progress)
+        save(bucket, task, progress)
+
+    monkeypatch.setattr(ready.engine.store, "save_progress", remember)
     for number in range(8):
         put(ready, f"k{number}")
-    began = ready.engine.clock()
     left = await stopped_after(ready, pages=4)
-    middle = ready.engine.clock()
     put(ready, "k0")  # on a page that has been listed
+    await asyncio.sleep(1.0)  # the first page of this run cannot have the time of that one
     report = await reconcile(ready, page_size=1)
     assert (report.resumed, left.key) == (True, "k2")
     assert report.pages == 4 + 5
     assert (report.entries, report.stored, report.found) == (8, 8, {"created": 8})
-    assert began - 2000 < report.begun < middle
+    assert {each["begun"] for each in saved} == {report.begun}
+    assert report.begun < report.ended - 1000
     assert newest(ready).watermarks.verified == {"": report.begun}
     assert len(survivors(ready)) == 8
     assert (await reconcile(ready)).found == {"created": 1}
     assert_all_is_known(ready)
+
+
+async def test_a_run_stopped_before_any_key_was_whole_has_nothing_to_be_gone_on_with(ready: Site) -> None:
+    for _ in range(3):
+        put(ready, "k")
+    assert (await stopped_after(ready, pages=2)).key == ""
+    report = await reconcile(ready, page_size=1)
+    assert (report.resumed, report.pages, report.entries) == (False, 3, 3)
 
 
 async def test_a_run_stopped_a_day_ago_or_before_the_bucket_was_enabled_anew_is_not_gone_on_with(
