@@ -92,15 +92,17 @@ def _play(tell: Story, folder: Path, engine: Engine) -> Outcome:
         facts = len(EARLIER) + len(LANDING)
         first = _settled(engine, worker, facts)
         tell.say(f"Noted: [bold]{render(first.ref.at)}[/], {len(first)} objects. A training run starts here.")
+        digest = first.digest()
+        tell.say(f"Its digest: {digest}")
 
         tell.chapter(3, "Then the bucket changes", "as buckets do, while nobody looks.")
         facts += _change(tell, s3)
         last = _settled(engine, worker, facts)
 
-    return _show(tell, engine, first, last)
+    return _show(tell, engine, first, last, digest)
 
 
-def _show(tell: Story, engine: Engine, first: View, last: View) -> Outcome:
+def _show(tell: Story, engine: Engine, first: View, last: View, digest: str) -> Outcome:
     then, now = render(first.ref.at), render(last.ref.at)
     tell.chapter(4, "Now, and then", "The same bucket at two instants.")
     tell.command("ls", BUCKET)
@@ -111,7 +113,6 @@ def _show(tell: Story, engine: Engine, first: View, last: View) -> Outcome:
     tell.command("diff", BUCKET, "--from", then, "--to", now)
 
     tell.chapter(6, "The run's data, again", "by a reference that gives the same answer for ever.")
-    digest = first.digest()
     again = engine.open_ref(first.reference).digest()
     tell.code(f'view = snapengine.open_ref("{first.reference}")', f"view.digest() → {again}")
     tell.say("The same digest as before." if again == digest else "[red]Not the digest of before![/]")

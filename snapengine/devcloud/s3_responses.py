@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from moto.s3.exceptions import InvalidArgumentError
@@ -56,8 +57,11 @@ class DevS3Response(S3Response):
         status, headers, body = super().get_bucket_notification()
         configuration = self.backend.get_bucket_notification_configuration(self.bucket_name)
         if configuration is not None and configuration.event_bridge is not None:
-            end = "</NotificationConfiguration>"
-            body = str(body).replace(end, f"<EventBridgeConfiguration/>{end}")
+            root = ElementTree.fromstring(str(body))  # noqa: S314  # moto's own reply
+            ElementTree.SubElement(
+                root, root.tag.replace("NotificationConfiguration", "EventBridgeConfiguration")
+            )
+            body = ElementTree.tostring(root, encoding="unicode")
         return status, headers, body
 
     def _key_response_post(self, request: Any, body: bytes, bucket_name: str, *args: Any) -> Any:

@@ -389,6 +389,13 @@ def test_a_new_configuration_sends_the_test_event(watched: Watched) -> None:
     assert body["Bucket"] == watched.bucket
 
 
+def test_a_configuration_of_eventbridge_alone_is_kept(watched: Watched) -> None:
+    watched.configure(EventBridgeConfiguration={})
+    kept = watched.s3.get_bucket_notification_configuration(Bucket=watched.bucket)
+    kept.pop("ResponseMetadata")
+    assert kept == {"EventBridgeConfiguration": {}}
+
+
 def test_two_rules_with_different_prefixes_both_work_and_name_themselves(watched: Watched) -> None:
     def rule(name: str) -> dict[str, Any]:
         filters = {"Key": {"FilterRules": [{"Name": "prefix", "Value": f"{name}/"}]}}
