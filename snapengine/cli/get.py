@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -79,12 +81,16 @@ def _get_one(out: Output, view: View, key: str, output: str | None, counter: _Co
     from snapengine.download import write_file
 
     path = None if output == STDOUT else Path(output) if output is not None else _named_after(key)
+    target = None if path is None else _behind(path)
     version = view[key]
     with view.open(key) as file, counter.shown(out, key, version.size):
-        if path is None:
-            _to_stdout(file)
+        if target is None:
+            _copy(file, sys.stdout.buffer)
+        elif target.exists() and not target.is_file():
+            with target.open("wb") as special:
+                _copy(file, special)
         else:
-            write_file(version, path, lambda _, start, end: _read(file, start, end))
+            write_file(version, target, lambda _, start, end: _read(file, start, end))
     if path is None:
         return
     if out.as_json:
@@ -106,6 +112,22 @@ def _get_all(out: Output, view: View, folder: Path, counter: _Counter) -> None:
     out.note(f"{objects}, {human_bytes(total)}, from {printable(view.reference)} in {printable(str(folder))}")
 
 
+def _behind(path: Path) -> Path:
+    """The file that a path leads to, so that a link stays one when its file is replaced.
+
+    A device or a FIFO cannot be replaced: it is written into, by the path as it was given, since what is
+    behind `/dev/stdout` may have no name. Raises `OSError` for a folder, and for a file in no folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "This is a folder, and no file", str(path))
+    if path.exists() and not path.is_file():
+        return path
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if not real.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(real.parent))
+    return real
+
+
 def _named_after(key: str) -> Path:
     """A file in the working directory; never over one that is there."""
     name = key.rpartition("/")[2]
@@ -125,10 +147,9 @@ def _dubious(name: str) -> bool:
     )
 
 
-def _to_stdout(file: io.BufferedReader) -> None:
+def _copy(file: io.BufferedReader, target: BinaryIO) -> None:
     from snapengine.download import CHUNK
 
-    target = sys.stdout.buffer
     while data := file.read(CHUNK):
         target.write(data)
     target.flush()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,7 @@ def test_get_writes_the_version_of_that_instant(bucket: Bucket, rows: Callable[.
     (got,) = rows("get", bucket.name, "ct/0001.dcm", "--at", first)
     assert (got["path"], got["size"]) == ("0001.dcm", 5)
     assert Path("0001.dcm").read_bytes() == b"first"
+    Path("sub").mkdir()
     assert run(["get", bucket.name, "ct/0001.dcm", "-o", "sub/now.dcm"]) == 0
     assert Path("sub/now.dcm").read_bytes() == b"second"
 
@@ -368,6 +370,47 @@ def test_a_file_that_cannot_be_written_is_named(bucket: Bucket, capsys: pytest.C
     said = capsys.readouterr().err
     assert said.startswith("Error (os-error): file")
     assert "Traceback" not in said
+
+
+def test_what_is_no_regular_file_is_written_into_and_stays_what_it_is(bucket: Bucket) -> None:
+    body = bytes(range(256)) * 2000
+    bucket.put("k", body)
+    os.mkfifo("pipe")
+    Path("to-pipe").symlink_to("pipe")
+    for name in ("pipe", "to-pipe"):
+        with ThreadPoolExecutor() as pool:
+            read = pool.submit(Path("pipe").read_bytes)
+            assert run(["get", bucket.name, "k", "-o", name]) == 0
+            assert read.result(30) == body
+    assert Path("pipe").is_fifo()
+    assert Path("to-pipe").is_symlink()
+
+
+def test_a_link_stays_one_and_its_file_is_replaced(bucket: Bucket, rows: Callable[..., Lines]) -> None:
+    bucket.put("k", b"body")
+    Path("folder").mkdir()
+    Path("link").symlink_to("folder/file")
+    for _ in range(2):  # a file that is not there yet, and one that is
+        (got,) = rows("get", bucket.name, "k", "-o", "link")
+        assert got["path"] == "link"
+        assert Path("link").readlink() == Path("folder/file")
+        assert Path("folder/file").read_bytes() == b"body"
+    assert [path.name for path in Path("folder").iterdir()] == ["file"]
+
+
+def test_a_file_in_no_folder_and_a_folder_are_no_place_for_an_object(
+    bucket: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket.put("k", b"body")
+    Path("folder").mkdir()
+    for output, said in (
+        ("none/x", "none: There is no such folder."),
+        ("folder", "folder: This is a folder"),
+    ):
+        assert run(["get", bucket.name, "k", "-o", output]) == 1
+        assert said in capsys.readouterr().err
+    assert not Path("none").exists()
+    assert list(Path("folder").iterdir()) == []
 
 
 # Errors
