@@ -22,7 +22,7 @@ from snapengine.gone import gone_versions, why
 from snapengine.instants import TimeInput, render, to_millis
 from snapengine.model import Epoch, GoneVersion, Level, ObjectVersion, Snapshot, SnapshotRef
 from snapengine.ports import Clock, LogStore
-from snapengine.reference import parse_reference
+from snapengine.reference import checked_bucket, parse_reference
 from snapengine.requiring import require_level
 from snapengine.resolver import covered, resolve, resolve_key
 from snapengine.settings import Settings
@@ -291,7 +291,7 @@ class Engine:
         config = self.store.config(bucket)
         if config is None:
             raise BucketNotEnabled(
-                f"Bucket {bucket} is not enabled in {self.settings.store}. "
+                f"Bucket {checked_bucket(bucket)} is not enabled in {self.settings.store}. "
                 f"Run `snapengine enable-bucket {bucket}`."
             )
         if prefix and not prefix.startswith(config.prefix) and not config.prefix.startswith(prefix):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from snapengine.errors import BadReference
+from snapengine.errors import BadReference, UsageError
 from snapengine.instants import render
 from snapengine.model import SnapshotRef
 
@@ -14,6 +14,20 @@ _REFERENCE = re.compile(
     r"(?:~(?P<epoch>[0-9]{1,18}))?(?P<all>~all)?(?:/(?P<prefix>.*))?",
     re.DOTALL,
 )
+
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
+"""All that S3 has ever taken; new names are stricter. Source: S3 User Guide, "Bucket naming rules"."""
+
+
+def checked_bucket(name: str) -> str:
+    """The name, if a bucket can have it. Raises `UsageError` for `s3://scans/ct` and its like."""
+    if not _BUCKET.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no bucket's name. Give the bare name, without s3:// or an ARN; where a view is "
+            "asked for, a snap:// reference will do too."
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ def warnings_for(facts: BucketFacts) -> Iterator[str]:
         )
     if facts.versioning != "Enabled":
         yield from _versioning(facts)
-    yield from unsupported(facts)
 
 
 def _lifecycle(facts: BucketFacts) -> Iterator[str]:

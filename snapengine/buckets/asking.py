@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from snapengine.errors import BucketUnknown, PermissionMissing
-from snapengine.stores.aws_errors import code_of, translate
+from snapengine.errors import PermissionMissing
+from snapengine.stores.aws_errors import bucket_unknown, code_of, translate
 
 _ACTIONS = {
     # S3's actions are often not named as its operations are (Service Authorization Reference, Amazon S3).
@@ -39,7 +39,7 @@ def asking(target: str) -> Iterator[None]:
         yield
     except ClientError as error:
         if error.operation_name == "HeadBucket" and code_of(error) in _NO_BUCKET:
-            raise BucketUnknown(f"There is no {target}, or not for these credentials.") from error
+            raise bucket_unknown(target) from error
         ours = translate(error, target)
         if isinstance(ours, PermissionMissing):
             action = iam_action(error.operation_name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from snapengine.buckets import queues, rules
-from snapengine.buckets.advice import warnings_for
+from snapengine.buckets.advice import unsupported, warnings_for
 from snapengine.buckets.facts import BucketFacts, rule_stands, wanted_settings
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.refusals import refusals_of
@@ -53,7 +53,7 @@ def make_plan(facts: BucketFacts, wanted: Wanted) -> Plan:
         prefix,
         wanted,
         tuple(changes),
-        (*warnings_for(facts), *_change_warnings(facts, prefix, gap)),
+        (*warnings_for(facts), *unsupported(facts), *_change_warnings(facts, prefix, gap)),
     )
 
 

@@ -16,8 +16,8 @@ from snapengine.buckets.listing import list_versions
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.replies import local_name, parse_xml, with_xml
 from snapengine.buckets.tools import Tools
-from snapengine.errors import UsageError
 from snapengine.model import CREATED
+from snapengine.reference import checked_bucket
 from snapengine.stores.aws_errors import code_of
 
 _SAMPLED = 5
@@ -29,8 +29,7 @@ _NO_QUEUE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 def read_facts(engine: Tools, bucket: str) -> BucketFacts:
     """What stands now. Raises our errors: `PermissionMissing` names the IAM action, `BucketUnknown`,
     `CredentialsMissing`, `Unreachable`; `TableMissing` before S3 is asked anything."""
-    if ":" in bucket or "/" in bucket:
-        raise UsageError(f"{bucket!r} is no bucket's name. Give the name alone, without s3:// or an ARN.")
+    checked_bucket(bucket)
     engine.store.check()
     account, partition = caller(engine)
     here = str(engine.sqs.meta.region_name)

@@ -64,7 +64,7 @@ def _overlap(facts: BucketFacts, prefix: str) -> Iterator[str]:
         yield (
             f"Bucket {facts.bucket} already has rule {rule.name} ({', '.join(rule.events)}; {keys}; to "
             f"{rule.target}), and S3 takes no two rules for the same events on the same keys. Ways out: "
-            "narrow that rule; watch other keys with --prefix; have its target fed by EventBridge instead, "
+            f"{_apart(rule, prefix)}; have its target fed by EventBridge instead, "
             "which gets every event without a rule; or send both through one SNS topic."
         )
     others = sum(1 for rule in rules.rules_of(facts.notification) if not rule.ours)
@@ -75,15 +75,29 @@ def _overlap(facts: BucketFacts, prefix: str) -> Iterator[str]:
         )
 
 
+def _apart(rule: rules.Rule, prefix: str) -> str:
+    """How the two rules can have keys of their own. Ours has no suffix, so that only prefixes tell them
+    apart, and the one without a prefix has to be given one."""
+    if prefix:
+        narrow = "narrow that rule to a prefix beside ours"
+        return f"{narrow}; watch other keys with --prefix" if rule.prefix else narrow
+    if rule.prefix:
+        return "watch other keys with --prefix"
+    return "narrow that rule to a prefix, and watch another with --prefix"
+
+
 def _other_store(facts: BucketFacts) -> Iterator[str]:
+    feeding: dict[str, list[str]] = {}
     for queue in filter(None, (facts.queue, facts.dead_letters)):
         tag = queue.tags.get(queues.STORE_TAG)
         if tag is not None and tag != queues.store_tag(facts.store):
-            yield (
-                f"Queue {queue.name} feeds another log, {tag}: two workers on one queue would each miss what "
-                f"the other takes. Disable the bucket there first, or remove the queue's tag "
-                f"{queues.STORE_TAG} if that log is no more."
-            )
+            feeding.setdefault(tag, []).append(queue.name)
+    for tag, names in feeding.items():
+        yield (
+            f"Queue {' with '.join(names)} feeds another log, {tag}: two workers on one queue would each "
+            "miss what the other takes. Disable the bucket there first, or remove the tag "
+            f"{queues.STORE_TAG} of {'each' if len(names) > 1 else 'the queue'} if that log is no more."
+        )
 
 
 def refusal_text(refusals: Sequence[str]) -> str:

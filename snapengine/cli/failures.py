@@ -89,7 +89,7 @@ def _usage(error: Exception, command: str) -> str:
     said = " ".join(str(error.format_message()).split())  # type: ignore[attr-defined]  # a click exception
     context = getattr(error, "ctx", None)
     path = context.command_path if context else command  # some of the parser's errors have no context
-    return f"{said.rstrip('.')}. See `{path} --help`."
+    return f"{said if said.endswith(('.', '?')) else f'{said}.'} See `{path} --help`."
 
 
 def _reader_has_gone() -> int:

@@ -9,15 +9,35 @@ import typer
 from snapengine.cli.output import printable
 from snapengine.errors import UsageError
 from snapengine.model import Level
+from snapengine.reference import checked_bucket
 
 SCHEME = "snap://"
 SNAPSHOT = "snapshot:"
 
+
+def bucket_name(given: str | None) -> str | None:
+    """What was given for BUCKET, if it can name one."""
+    return given if given is None else checked_bucket(given)
+
+
+def bucket_or_reference(given: str) -> str:
+    """The same, where a reference may stand too."""
+    return given if given.startswith(SCHEME) else checked_bucket(given)
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
-Bucket = Annotated[str, typer.Argument(metavar="BUCKET", help="The bucket's name.", show_default=False)]
+Bucket = Annotated[
+    str,
+    typer.Argument(metavar="BUCKET", help="The bucket's name.", callback=bucket_name, show_default=False),
+]
 BucketOrReference = Annotated[
     str,
-    typer.Argument(metavar="BUCKET", help="A bucket, or a snap:// reference.", show_default=False),
+    typer.Argument(
+        metavar="BUCKET",
+        help="A bucket, or a snap:// reference.",
+        callback=bucket_or_reference,
+        show_default=False,
+    ),
 ]
 At = Annotated[
     str | None,

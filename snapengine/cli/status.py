@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +36,12 @@ _INSTANTS = {
 def status(
     bucket: Annotated[
         str | None,
-        typer.Argument(metavar="BUCKET", help="The bucket's name; all if not given.", show_default=False),
+        typer.Argument(
+            metavar="BUCKET",
+            help="The bucket's name; all if not given.",
+            callback=options.bucket_name,
+            show_default=False,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -61,6 +66,7 @@ def status(
         out.note("No bucket is enabled yet. Enable one with `snapengine enable-bucket BUCKET`.")
     for each in found:
         _remarks(out, each)
+    _warnings(out, found)
     if unread := [each.bucket for each in found if each.errors]:
         reasons = " ".join(dict.fromkeys(reason for each in found for reason in each.errors))
         raise TryAgain(f"Not everything could be read of {', '.join(unread)}: {reasons}")
@@ -97,10 +103,7 @@ def _facts(each: BucketStatus) -> Iterator[tuple[str, str]]:
     yield "keys", f"those below {each.prefix}" if each.prefix else "all"
     yield "region", f"{each.region}, account {each.account}"
     yield "versioning", each.versioning or "?"
-    yield (
-        "notification rule",
-        {True: "as it should be", False: "missing or changed", None: "?"}[each.rule_present],
-    )
+    yield "notification rule", _rule(each)
     if each.queue:
         yield (
             "queue",
@@ -126,6 +129,14 @@ def levels_in_words(each: BucketStatus) -> str:
         return f"provisional, until a first `snapengine reconcile {each.bucket}` has ended"
     between = f", settled up to {render(settled)}" if settled is not None and settled >= verified else ""
     return f"verified before {render(verified)}{between}, provisional after that"
+
+
+def _rule(each: BucketStatus) -> str:
+    if each.rule_present is None:
+        return "?"
+    if not each.enabled:
+        return "still there: disable the bucket again" if each.rule_present else "none, as it is disabled"
+    return "as it should be" if each.rule_present else "missing or changed"
 
 
 def _state(each: BucketStatus) -> str:
@@ -165,5 +176,14 @@ def _remarks(out: Output, each: BucketStatus) -> None:
             f"{out.paint_note('Set aside:', RED)} {each.dead_letters:,} messages of {each.bucket} could not "
             "be taken in; they wait in its dead-letter queue."
         )
-    for text in each.warnings:
-        out.note(f"{out.paint_note('Warning:', YELLOW)} {one_line(text)}")
+
+
+def _warnings(out: Output, found: Sequence[BucketStatus]) -> None:
+    """Each once, with the buckets that it is about where several are shown."""
+    about: dict[str, list[str]] = {}
+    for each in found:
+        for text in each.warnings:
+            about.setdefault(text, []).append(each.bucket)
+    for text, buckets in about.items():
+        whose = f"{', '.join(dict.fromkeys(buckets))}: " if len(found) > 1 else ""
+        out.note(f"{out.paint_note('Warning:', YELLOW)} {one_line(whose + text)}")

@@ -206,7 +206,8 @@ def _two_views(
         if prefix is None:
             prefix = max((view_of(time, None, epoch).prefix for time in named), key=len)
         return view_of(times[0], prefix, epoch), view_of(times[1], prefix, epoch)
-    start, end = (render(to_millis(options.time_input(time), now=engine.clock())) for time in times)
+    now = engine.clock()  # read once, so that two equal times are one instant
+    start, end = (render(to_millis(options.time_input(time), now=now)) for time in times)
     # The later one first: an epoch that knows enough of it for its level knows enough of the other.
     later = view_of(max(start, end), prefix, epoch)
     earlier = view_of(min(start, end), prefix, str(later.epoch))

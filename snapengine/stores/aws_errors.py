@@ -65,7 +65,8 @@ def translated(target: str) -> Iterator[None]:
 def bucket_unknown(target: str) -> BucketUnknown:
     """The error for a bucket that S3 does not know. `target`: `bucket scans`, say."""
     return BucketUnknown(
-        f"There is no {target}, or not for these credentials. Check the name, AWS_PROFILE and AWS_ENDPOINT_URL."
+        f"There is no {target}, or not for these credentials. "
+        "Check the name, AWS_PROFILE and AWS_ENDPOINT_URL."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -215,6 +216,17 @@ def test_diff_shows_what_was_added_changed_and_removed(
     output = capsys.readouterr()
     assert output.out.splitlines()[0] == "~ ct/0001  (2.0 KiB → 99 B, version v1 → v4)"
     assert "1 added, 1 changed, 1 removed" in output.err
+
+
+def test_the_clock_is_read_once_for_both_ends_of_a_diff(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticks = itertools.count(T0 + 300_000, 1000)
+    monkeypatch.setattr(Engine.__init__, "__kwdefaults__", {"clock": lambda: next(ticks)})
+    assert run(["diff", "scans", "--from", "now", "--to", "now"]) == 0
+    said = re.findall(r"snap://scans@(\S+)~", capsys.readouterr().err)
+    assert len(said) == 2
+    assert said[0] == said[1]
 
 
 def test_diff_of_two_references_shows_what_was_learned_late(store: str, rows: Callable[..., Lines]) -> None:
@@ -435,7 +447,15 @@ NO_CREDENTIALS = {
         (["ls", "scans"], {"SNAPENGINE_STORE": "sqlite:////nowhere/log.db"}, 1, "table-missing", "init"),
         (["status"], {"SNAPENGINE_STORE": "sqlite:////nowhere/log.db"}, 1, "table-missing", "init"),
         (["audit-log"], {"SNAPENGINE_STORE": "sqlite:////nowhere/log.db"}, 1, "table-missing", "init"),
-        (["ls", "scans"], {"SNAPENGINE_STORE": "mysql://x"}, 2, "usage", "docs/settings.md"),
+        (
+            ["ls", "scans"],
+            {"SNAPENGINE_STORE": "mysql://x"},
+            *(
+                2,
+                "usage",
+                "'mysql://x' is neither dynamodb://TABLE nor sqlite:///PATH. See docs/settings.md.",
+            ),
+        ),
         (["ls", "scans"], {"SNAPENGINE_STREAMS": "none"}, 2, "usage", "docs/settings.md"),
         (["ls", "scans"], NO_CREDENTIALS, 1, "credentials-missing", "aws sso login"),
         (["ls"], {}, 2, "usage", "See `snapengine ls --help`"),
@@ -446,7 +466,12 @@ NO_CREDENTIALS = {
         (["diff", "scans"], {}, 2, "usage", "--from TIME"),
         (["diff", f"snap://scans@{EARLY}/"], {}, 2, "usage", "REFERENCE REFERENCE"),
         (["dev", "--port", "70000"], {}, 2, "usage", "See `snapengine dev --help`"),
-        (["lss"], {}, 2, "usage", "Did you mean 'ls'"),
+        (["lss"], {}, 2, "usage", "Did you mean 'ls'? See `snapengine --help`."),
+        (["ls", "s3://scans/ct"], {}, 2, "usage", "Give the bare name, without s3:// or an ARN"),
+        (["ls", "s3://scans/ct"], NO_CREDENTIALS, 2, "usage", "a snap:// reference"),
+        (["status", "scans/"], {}, 2, "usage", "'scans/' is no bucket's name"),
+        (["enable-bucket", "", "--yes"], {}, 2, "usage", "'' is no bucket's name"),
+        (["reconcile", "arn:aws:s3:::scans"], {}, 2, "usage", "Give the bare name"),
         (["ls", "caf\udce9"], {}, 2, "usage", "Write it in UTF-8"),
         (["enable-bucket", "scans"], {}, 2, "usage", "--yes"),
         (["disable-bucket", "scans"], {}, 2, "usage", "--yes"),
@@ -483,7 +508,11 @@ def test_an_error_is_one_sentence_with_a_remedy_or_one_object(
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("store = [", "is not TOML"), ('stor = "x"', "STOR"), ("streams = 0", "SNAPENGINE_STREAMS")],
+    [
+        ("store = [", "is not TOML"),
+        ('stor = "x"', "STOR: there is no such setting"),
+        ("streams = 0", "SNAPENGINE_STREAMS"),
+    ],
 )
 def test_a_wrong_settings_file_is_bad_usage(
     tmp_path: Path,
@@ -729,11 +758,33 @@ def test_a_bucket_is_enabled_watched_and_disabled(
     assert "is kept for the worker" in lines[-1]["kept"][0]
     assert [lines[0]["event"], lines[-1]["event"]] == ["plan", "done"]
     assert rows("status", fresh)[0]["enabled"] is False
+    assert run(["status", fresh]) == 0
+    assert "none, as it is disabled" in capsys.readouterr().out
     assert [(line["action"], line["outcome"]) for line in rows("audit-log")] == [
         ("init", "ok"),
+        ("enable-bucket", "started"),
         ("enable-bucket", "ok"),
+        ("disable-bucket", "started"),
         ("disable-bucket", "ok"),
     ]
+
+
+def test_what_is_said_of_several_buckets_names_them_and_is_said_once(
+    fresh: str, cloud: DevCloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = f"{fresh}-too"
+    boto3.client("s3", **cloud.client_arguments()).create_bucket(Bucket=other)
+    for name in (fresh, other):
+        assert run(["enable-bucket", name, "--yes", "--no-wait"]) == 0
+    capsys.readouterr()
+    assert run(["status"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("Warning: ") == said.count(f"Warning: {fresh}, {other}: ") == 2
+    assert "is not on AWS" not in said
+    assert run(["status", other]) == 0
+    said = capsys.readouterr().err
+    assert "Warning: S3 may take 5 minutes" in said
+    assert "Warning: AWS asks to wait" in said
 
 
 def test_a_refused_plan_is_shown_and_fails(fresh: str, capsys: pytest.CaptureFixture[str]) -> None:

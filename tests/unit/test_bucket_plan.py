@@ -175,7 +175,11 @@ def test_a_configuration_that_the_sdk_does_not_understand_is_not_touched() -> No
 
 def test_a_queue_that_feeds_another_log_is_not_taken_over() -> None:
     facts = enabled(store="dynamodb://staging")
-    assert "feeds another log, dynamodb://snapengine" in refusal(facts)
+    text = refusal(facts)
+    assert text.count("feeds another log, dynamodb://snapengine") == 1
+    assert facts.queue
+    assert facts.dead_letters
+    assert f"Queue {facts.queue.name} with {facts.dead_letters.name} feeds" in text
 
 
 def test_the_hundredth_rule_is_the_last() -> None:
@@ -193,6 +197,17 @@ def test_a_catch_all_rule_of_somebody_else_is_named_with_the_ways_out(kind: str)
     assert "rule thumbnails" in text
     for way_out in ("narrow", "--prefix", "EventBridge", "SNS"):
         assert way_out in text
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "narrow", "choose"),
+    [("", "", True, True), ("", "ct/", True, False), ("ct/", "", False, True), ("ct/", "ct/a/", True, True)],
+)
+def test_only_those_ways_out_are_offered_that_keep_the_two_rules_apart(
+    theirs: str, ours: str, narrow: bool, choose: bool
+) -> None:
+    text = refusal(replace(NEW, notification=foreign(prefix=theirs)), ours)
+    assert ("narrow that rule" in text, "--prefix" in text) == (narrow, choose)
 
 
 @pytest.mark.parametrize(
