@@ -7,13 +7,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from snapengine.cli.failures import describe
 from snapengine.cli.output import Output
-from snapengine.errors import SnapEngineError
+from snapengine.errors import SnapEngineError, UsageError
 from snapengine.model import AuditRecord
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 IDENTITY_SECONDS = 5.0
 """How long a command may wait to learn its AWS identity; networks without a way to STS are common."""
 
+STARTED = "started"
 OK = "ok"
 INTERRUPTED = "interrupted"
 
@@ -37,33 +38,76 @@ class Audit:
 
 @contextmanager
 def audited(
-    engine: Engine, out: Output, action: str, target: str, *, ask_aws: bool = True
+    engine: Engine,
+    out: Output,
+    action: str,
+    target: str,
+    *,
+    detail: str = "",
+    ask_aws: bool = True,
+    started: bool = True,
 ) -> Iterator[Audit]:
-    """Write the audit line of what happens inside, when it has ended, however it ends.
+    """Write an audit line before what happens inside, and one when it has ended, however it ends: of a
+    process that is killed in between, the first stays. `detail` says what is about to be done; `started`
+    is false for what makes the log itself.
 
-    A change whose line cannot be written is an error, and says that the change was made; a failure whose
-    line cannot be written stays that failure, and a warning is added.
+    Nothing is done unless the first line can be written. A change whose last line cannot be is an error,
+    and says that the change was made; a failure whose line cannot be written stays that failure, and a
+    warning is added.
     """
     began = engine.clock()
     who = actor(engine, ask_aws=ask_aws)
-    audit = Audit(who)
+    audit = Audit(who, detail)
+    if started:
+        try:
+            engine.store.append_audit(AuditRecord(began, who, action, target, STARTED, detail))
+        except SnapEngineError as lost:
+            raise SnapEngineError(
+                f"{action} {target} was not begun, as its audit line could not be written: {lost}"
+            ) from lost
     try:
         yield audit
     except BaseException as error:
-        try:
-            engine.store.append_audit(
-                AuditRecord(began, who, action, target, outcome_of(error), audit.detail or str(error))
-            )
-        except SnapEngineError as lost:
-            out.warn(f"The audit log has no line of this failure, as it could not be written: {lost}")
+        _note_failure(
+            engine, out, AuditRecord(_after(began, engine), who, action, target, "", audit.detail), error
+        )
         raise
     try:
-        engine.store.append_audit(AuditRecord(began, who, action, target, OK, audit.detail))
+        engine.store.append_audit(AuditRecord(_after(began, engine), who, action, target, OK, audit.detail))
     except SnapEngineError as lost:
         raise SnapEngineError(
             f"{action} {target} was done, but its audit line could not be written: {lost} "
             "The command may be run again."
         ) from lost
+
+
+@contextmanager
+def attempted(
+    engine: Engine, out: Output, action: str, target: str, *, ask_aws: bool = True
+) -> Iterator[None]:
+    """Write an audit line of what fails inside, before anything is changed. Bad usage leaves none, as
+    nothing was tried."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UsageError):
+            who = actor(engine, ask_aws=ask_aws)
+            _note_failure(engine, out, AuditRecord(engine.clock(), who, action, target, ""), error)
+        raise
+
+
+def _note_failure(engine: Engine, out: Output, line: AuditRecord, error: BaseException) -> None:
+    said = str(error)
+    detail = f"{line.detail}; error: {said}" if line.detail and said else line.detail or said
+    try:
+        engine.store.append_audit(replace(line, outcome=outcome_of(error), detail=detail))
+    except SnapEngineError as lost:
+        out.warn(f"The audit log has no line of this failure, as it could not be written: {lost}")
+
+
+def _after(began: int, engine: Engine) -> int:
+    """Now, and later than the first line: lines of one millisecond are in no order."""
+    return max(engine.clock(), began + 1)
 
 
 def outcome_of(error: BaseException) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snapengine.cli import options
-from snapengine.cli.audit import audited
+from snapengine.cli.audit import attempted, audited
 from snapengine.cli.output import BOLD, CYAN, YELLOW, Output, one_line, printable
 from snapengine.errors import Refused, UsageError
 from snapengine.instants import render
@@ -69,19 +70,22 @@ def enable_bucket(
     out = Output(as_json=as_json)
     _must_be_answered(out, dry_run=dry_run, yes=yes)
     engine = Engine()
-    plan = plan_enable(
-        engine, bucket, Wanted(prefix=prefix, wait=not no_wait, streams=engine.settings.streams)
-    )
-    _show_plan(out, plan)
-    if plan.refusals:
-        raise Refused(refusal_text(plan.refusals))
+    engine.store.check()
+    with nullcontext() if dry_run else attempted(engine, out, "enable-bucket", bucket):
+        plan = plan_enable(
+            engine, bucket, Wanted(prefix=prefix, wait=not no_wait, streams=engine.settings.streams)
+        )
+        _show_plan(out, plan)
+        if plan.refusals:
+            raise Refused(refusal_text(plan.refusals))
     if not plan.steps:
         out.note(f"Bucket {bucket} is enabled as wanted: there is nothing to do.")
+        if out.as_json and not dry_run:
+            _show_enabled(out, bucket, (), None)
     if dry_run or not plan.steps:
         return
     _agreed(out, yes=yes)
-    with audited(engine, out, "enable-bucket", bucket) as audit:
-        audit.detail = _in_words(plan)
+    with audited(engine, out, "enable-bucket", bucket, detail=_in_words(plan)):
         done = carry_out(engine, plan, on_step=_telling(out))
         report = None
         if any(isinstance(step, TakeBaseline) for step in plan.steps):
@@ -112,15 +116,21 @@ def disable_bucket(
     out = Output(as_json=as_json)
     _must_be_answered(out, dry_run=dry_run, yes=yes)
     engine = Engine()
-    plan = plan_disable(engine, bucket)
-    _show_plan(out, plan)
+    engine.store.check()
+    with nullcontext() if dry_run else attempted(engine, out, "disable-bucket", bucket):
+        plan = plan_disable(engine, bucket)
+        _show_plan(out, plan)
     if not plan.steps:
         out.note(f"Bucket {bucket} is disabled: there is nothing to do.")
+        if out.as_json and not dry_run:
+            _tell_disabled(out, bucket, ())
     if dry_run or not plan.steps:
         return
     _agreed(out, yes=yes)
-    with audited(engine, out, "disable-bucket", bucket) as audit, out.progress() as display:
-        audit.detail = _in_words(plan)
+    with (
+        audited(engine, out, "disable-bucket", bucket, detail=_in_words(plan)) as audit,
+        out.progress() as display,
+    ):
         moving = _Moving(out, display)
         done = asyncio.run(
             disable(engine, plan, wait=not no_wait, on_step=_telling(out), on_wait=moving.wait)
@@ -128,11 +138,15 @@ def disable_bucket(
         if done.kept:
             audit.detail += f"; kept: {' '.join(done.kept)}"
     if out.as_json:
-        out.json({"event": "done", "bucket": bucket, "enabled": False, "kept": list(done.kept)})
+        _tell_disabled(out, bucket, done.kept)
         return
     for text in done.kept:
         out.warn(text)
     out.line(f"Bucket {bucket} is disabled.")
+
+
+def _tell_disabled(out: Output, bucket: str, kept: Sequence[str]) -> None:
+    out.json({"event": "done", "bucket": bucket, "enabled": False, "kept": list(kept)})
 
 
 def _must_be_answered(out: Output, *, dry_run: bool, yes: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapengine.cli import options
-from snapengine.cli.audit import audited
+from snapengine.cli.audit import attempted, audited
 from snapengine.cli.options import SCHEME
 from snapengine.cli.output import Output, printable
 from snapengine.cli.views import open_view, show_completeness
@@ -66,16 +66,18 @@ def create(
 
     labels, wanted = labels_of(label or ()), options.wanted(require, timeout)
     engine, out = Engine(), Output(as_json=as_json)
-    if at is not None and at.startswith(SCHEME):
-        view = open_view(engine, out, at, None, prefix, epoch, wanted)
-        if view.bucket != bucket:
-            raise UsageError(
-                f"{printable(at)} is a view of bucket {view.bucket}, not of {printable(bucket)}."
-            )
-    else:
-        view = open_view(engine, out, bucket, at, prefix, epoch, wanted)
-    with audited(engine, out, "snapshot create", _target(bucket, name), ask_aws=_on_aws(engine)) as line:
-        line.detail = view.reference
+    action, target, on_aws = "snapshot create", _target(bucket, name), _on_aws(engine)
+    engine.store.check()
+    with attempted(engine, out, action, target, ask_aws=on_aws):
+        if at is not None and at.startswith(SCHEME):
+            view = open_view(engine, out, at, None, prefix, epoch, wanted)
+            if view.bucket != bucket:
+                raise UsageError(
+                    f"{printable(at)} is a view of bucket {view.bucket}, not of {printable(bucket)}."
+                )
+        else:
+            view = open_view(engine, out, bucket, at, prefix, epoch, wanted)
+    with audited(engine, out, action, target, detail=view.reference, ask_aws=on_aws) as line:
         snapshot = engine.name_snapshot(view, name, creator=line.actor, note=note, labels=labels)
         line.detail = f"{snapshot.reference} {snapshot.digest}"
     _show(out, snapshot)
@@ -131,10 +133,13 @@ def delete(
             f"{printable(name)} --confirm {printable(name)}`. Nothing was deleted."
         )
     engine, out = Engine(), Output(as_json=as_json)
-    _known(engine, bucket)
-    with audited(engine, out, "snapshot delete", _target(bucket, name), ask_aws=_on_aws(engine)) as line:
+    action, target, on_aws = "snapshot delete", _target(bucket, name), _on_aws(engine)
+    engine.store.check()
+    with attempted(engine, out, action, target, ask_aws=on_aws):
+        _known(engine, bucket)
         snapshot = engine.snapshot(bucket, name)
-        line.detail = f"{snapshot.reference} {snapshot.digest}"
+    detail = f"{snapshot.reference} {snapshot.digest}"
+    with audited(engine, out, action, target, detail=detail, ask_aws=on_aws):
         engine.store.delete_snapshot(bucket, name)
     if out.as_json:
         out.json(snapshot_fields(snapshot) | {"deleted": True})

@@ -31,8 +31,9 @@ def init(as_json: options.Json = False) -> None:
     store = engine.settings.store
     created = engine.store.create()
     if created:  # there is no place for an audit line before
-        with audited(engine, out, "init", store, ask_aws=store.startswith("dynamodb")) as audit:
-            audit.detail = "; ".join(created)
+        detail, on_aws = "; ".join(created), store.startswith("dynamodb")
+        with audited(engine, out, "init", store, detail=detail, ask_aws=on_aws, started=False):
+            pass
     if out.as_json:
         out.json({"store": store, "created": created})
         return
@@ -51,7 +52,7 @@ def audit_log(
 ) -> None:
     """Show who changed what, the oldest first.
 
-    Every command that changes something leaves a line, however it ended.
+    Every command that changes something leaves a line as it starts, and one of how it ended.
     """
     from snapengine.engine import Engine
 

@@ -23,12 +23,13 @@ import boto3
 import pytest
 
 from snapengine import Engine, Settings
+from snapengine.buckets import queues
 from snapengine.cli import plugins
-from snapengine.cli.audit import audited
+from snapengine.cli.audit import attempted, audited
 from snapengine.cli.main import run
 from snapengine.cli.output import Output
 from snapengine.devcloud import DevCloud
-from snapengine.errors import Busy, SnapEngineError, Unreachable
+from snapengine.errors import Busy, Refused, SnapEngineError, Unreachable, UsageError
 from snapengine.instants import render
 from snapengine.model import AuditRecord
 from tests.seed import T0, enable, engine_at, event, marker, record, removal
@@ -682,30 +683,70 @@ def test_a_command_that_fails_or_is_interrupted_leaves_its_line(
     engine = engine_at(tmp_path / "log.db")
     with pytest.raises(type(error)), audited(engine, Output(as_json=False), "do", "it", ask_aws=False):
         raise error
-    assert _audit(engine) == [("do", "it", outcome)]
+    assert _audit(engine) == [("do", "it", "started"), ("do", "it", outcome)]
+
+
+def test_a_failure_keeps_what_was_to_be_done_and_why_it_was_not(tmp_path: Path) -> None:
+    engine = engine_at(tmp_path / "log.db")
+    with (
+        pytest.raises(Busy),
+        audited(engine, Output(as_json=False), "do", "it", detail="plan", ask_aws=False),
+    ):
+        raise Busy("why")
+    first, last = engine.store.audit_log()
+    assert (first.detail, last.detail) == ("plan", "plan; error: why")
+    assert first.time < last.time
+
+
+def test_what_fails_before_anything_is_changed_leaves_one_line_and_bad_usage_none(tmp_path: Path) -> None:
+    engine = engine_at(tmp_path / "log.db")
+    for error in (Refused("no"), UsageError("wrong")):
+        with (
+            pytest.raises(type(error)),
+            attempted(engine, Output(as_json=False), "do", "it", ask_aws=False),
+        ):
+            raise error
+    (line,) = engine.store.audit_log()
+    assert (line.outcome, line.detail) == ("failed: refused", "no")
 
 
 class Forgetful:
-    """A registry that takes no audit line."""
+    """A registry that takes so many audit lines, and no more."""
+
+    def __init__(self, takes: int) -> None:
+        self.takes = takes
 
     def append_audit(self, line: AuditRecord) -> None:
-        raise Unreachable("The table is away. Try again later.")
+        self.takes -= 1
+        if self.takes < 0:
+            raise Unreachable("The table is away. Try again later.")
 
 
 def test_a_line_that_cannot_be_written_is_never_silent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = Engine(Settings(store=f"sqlite:///{tmp_path}/log.db"))
-    engine.__dict__["store"] = Forgetful()
+    engine.__dict__["store"] = Forgetful(1)
     out = Output(as_json=False)
     with (
         pytest.raises(SnapEngineError, match="do it was done, but its audit line could not be written"),
         audited(engine, out, "do", "it", ask_aws=False),
     ):
         pass
+    engine.__dict__["store"] = Forgetful(1)
     with pytest.raises(Busy), audited(engine, out, "do", "it", ask_aws=False):
         raise Busy("x")
     assert "Warning: The audit log has no line of this failure" in capsys.readouterr().err
+
+
+def test_nothing_is_begun_whose_line_cannot_be_written(tmp_path: Path) -> None:
+    engine = Engine(Settings(store=f"sqlite:///{tmp_path}/log.db"))
+    engine.__dict__["store"] = Forgetful(0)
+    with (
+        pytest.raises(SnapEngineError, match="do it was not begun, as its audit line could not be written"),
+        audited(engine, Output(as_json=False), "do", "it", ask_aws=False),
+    ):
+        pytest.fail("it was begun")
 
 
 # Buckets
@@ -743,6 +784,9 @@ def test_a_bucket_is_enabled_watched_and_disabled(
 
     assert run(["enable-bucket", fresh, "--yes", "--no-wait"]) == 0
     assert "there is nothing to do" in capsys.readouterr().err
+    plan, done = rows("enable-bucket", fresh, "--yes", "--no-wait")
+    assert (plan["steps"], done["event"], done["enabled"]) == ([], "done", True)
+    assert [line["event"] for line in rows("enable-bucket", fresh, "--dry-run")] == ["plan"]
 
     (status,) = rows("status")
     assert (status["bucket"], status["enabled"], status["drift"]) == (fresh, True, [])
@@ -794,6 +838,35 @@ def test_a_refused_plan_is_shown_and_fails(fresh: str, capsys: pytest.CaptureFix
     assert json.loads(output.err)["code"] == "refused"
 
 
+def test_a_command_that_fails_before_its_first_change_leaves_its_line_and_a_dry_run_none(
+    fresh: str, rows: Callable[..., Lines]
+) -> None:
+    for bucket in (f"{fresh}--x-s3", f"{fresh}-absent"):
+        assert run(["enable-bucket", bucket, "--dry-run"]) == 1
+        assert run(["enable-bucket", bucket, "--yes"]) == 1
+    assert run(["disable-bucket", fresh, "--yes"]) == 1
+    _, *lines = rows("audit-log")
+    assert [(line["action"], line["target"], line["outcome"]) for line in lines] == [
+        ("enable-bucket", f"{fresh}--x-s3", "failed: refused"),
+        ("enable-bucket", f"{fresh}-absent", "failed: bucket-unknown"),
+        ("disable-bucket", fresh, "failed: bucket-not-enabled"),
+    ]
+    assert "Check the name, AWS_PROFILE and AWS_ENDPOINT_URL." in lines[1]["detail"]
+
+
+def test_a_disabled_bucket_that_is_disabled_again_is_done_at_once(
+    fresh: str, rows: Callable[..., Lines], cloud: DevCloud
+) -> None:
+    assert run(["enable-bucket", fresh, "--yes", "--no-wait"]) == 0
+    sqs: Any = boto3.client("sqs", **cloud.client_arguments())
+    for url in sqs.list_queues(QueueNamePrefix=queues.queue_name(fresh))["QueueUrls"]:
+        sqs.purge_queue(QueueUrl=url)
+    rows("disable-bucket", fresh, "--yes", "--no-wait")
+    plan, done = rows("disable-bucket", fresh, "--yes", "--no-wait")
+    assert plan["steps"] == []
+    assert done == {"event": "done", "bucket": fresh, "enabled": False, "kept": []}
+
+
 def test_somebody_at_a_terminal_is_asked_and_may_say_no(fresh: str, rows: Callable[..., Lines]) -> None:
     code, shown = at_a_terminal("enable-bucket", fresh, "--no-wait", typed="n\n")
     assert code == 1
@@ -829,6 +902,27 @@ def test_a_command_that_is_told_to_end_says_so_and_leaves_its_line(
         "enable-bucket",
         "interrupted",
     )
+
+
+def test_a_command_that_is_killed_has_left_the_line_of_its_start(
+    fresh: str, rows: Callable[..., Lines]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snapengine", "enable-bucket", fresh, "--yes"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("Waiting"):
+            break
+    process.kill()
+    process.communicate(timeout=30)
+    assert rows("status", fresh)[0]["enabled"] is True
+    last = rows("audit-log")[-1]
+    assert (last["action"], last["target"], last["outcome"]) == ("enable-bucket", fresh, "started")
+    assert "switch versioning on" in last["detail"]
 
 
 # The cloud
