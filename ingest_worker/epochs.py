@@ -9,6 +9,7 @@ from typing import Final
 
 from ingest_worker import logs
 from ingest_worker.backoff import delays
+from ingest_worker.failures import plain
 from ingest_worker.metrics import Metrics
 from snapengine.log import Committed, EpochCutter
 from snapengine.model import Epoch
@@ -96,10 +97,13 @@ class Epochs:
         """A last cut of each bucket for which entries were noted, or of every one that was ever noted or
         watched; waiting for nobody. Raises what fails.
         """
-        async with asyncio.TaskGroup() as group:
-            for bucket in self._buckets.values():
-                if everything or bucket.wanted:
-                    group.create_task(self._look(bucket, patient=False))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for bucket in self._buckets.values():
+                    if everything or bucket.wanted:
+                        group.create_task(self._look(bucket, patient=False))
+        except ExceptionGroup as failures:
+            raise plain(failures) from failures
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

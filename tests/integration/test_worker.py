@@ -298,9 +298,9 @@ async def test_it_is_not_ready_while_the_store_is_away(
     def check() -> None:
         raise away
 
-    monkeypatch.setattr(each._engine.store, "check", check)
     async with running(each):
         await until(lambda: bool(lines.of("http-listening")))
+        monkeypatch.setattr(each._engine.store, "check", check)
         port = lines.of("http-listening")[0]["port"]
         status, text = await asyncio.to_thread(get, port, "/readyz")
         assert status == 503

@@ -108,9 +108,8 @@ def test_with_one_worker_stalled_one_crashed_and_one_message_dead_no_epoch_says_
     house: House, start: Start
 ) -> None:
     sent = Sent(house)
-    early = start("--no-http", prelude=QUICK)
-    wait_until(lambda: carried(house.engine, house.bucket) > 0)
-    stop(early)
+    # Longer than it takes to look twice: what is stalled and crashed must be seen in flight.
+    house.sqs.set_queue_attributes(QueueUrl=house.url, Attributes={"VisibilityTimeout": "6"})
     sent.send("stalled")
     put_entry, mark_done = (f"snapengine.stores.sqlite_log.SQLiteLog.{s}" for s in ("put_entry", "mark_done"))
     sleeper = start(put_entry, "before", str(int(signal.SIGSTOP)), "--no-http", prelude=QUICK + AT_A_STEP)
