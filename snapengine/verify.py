@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -60,7 +60,7 @@ def same_digest(given: str, found: str) -> bool:
     return given == found or given.removeprefix("sha256:") == short(found)
 
 
-def differences(heads: Heads, view: View) -> Iterator[Difference | None]:
+def differences(heads: Heads, view: View) -> Generator[Difference | None, None, None]:
     """For each of the view's versions, in order: how S3 differs from it, or None if it does not.
 
     Raises what keeps S3 from being asked at all: `Unreachable`, `CredentialsMissing`.

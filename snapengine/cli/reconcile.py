@@ -95,8 +95,9 @@ def reconcile(
         if interval is None:
             return
         sys.stdout.flush()  # whoever reads the pipe is not to wait for the next run
-        due = max(due + interval, time.monotonic())
-        sleep(due - time.monotonic())
+        now = time.monotonic()
+        due = max(due + interval, now)  # a run that took longer is followed by the next at once
+        sleep(due - now)
 
 
 def interval_of(text: str) -> int:
@@ -110,9 +111,8 @@ def interval_of(text: str) -> int:
 
 def found_in_words(found: Mapping[str, int]) -> Iterator[str]:
     """What a run found, a phrase each."""
-    for kind, count in found.items():
-        one, several = _FOUND.get(kind, (kind, kind))
-        if count:
+    for kind, (one, several) in _FOUND.items():
+        if count := found.get(kind):
             yield f"{count:,} {one if count == 1 else several}"
 
 
