@@ -33,11 +33,8 @@ class Event:
     etag: str | None
 
     @property
-    def body(self) -> str:
-        """The message that S3 puts into a queue."""
-        return json.dumps({"Records": [self._record()]})
-
-    def _record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
+        """As S3 writes it into a message, `Records` being a list of such."""
         fields = {"key": quote_plus(self.key), "versionId": self.version_id, "sequencer": self.sequencer}
         known = {
             name: value for name, value in (("size", self.size), ("eTag", self.etag)) if value is not None
@@ -55,6 +52,11 @@ class Event:
                 "object": fields | known,
             },
         }
+
+
+def message(*events: Event) -> str:
+    """The body of a message that S3 puts into a queue."""
+    return json.dumps({"Records": [event.record for event in events]})
 
 
 def rfc3339(millis: int) -> str:
