@@ -165,18 +165,21 @@ def _change_warnings(facts: BucketFacts, prefix: str, gap: str | None) -> Iterat
         )
 
 
-def drift(facts: BucketFacts) -> list[str]:
-    """What somebody has changed since the bucket was enabled, in words; empty if it is as it was left."""
+def drift(facts: BucketFacts, *, queues_read: bool = True) -> list[str]:
+    """What somebody has changed since the bucket was enabled, in words; empty if it is as it was left.
+    Where the queues could not be read, nothing is said of them, nor of the rule's details."""
     config = facts.config
     if config is None or not config.enabled:
         return []
     found: list[str] = []
     if rules.our_rule(facts.notification) is None:
         found.append(f"the notification rule `{rules.RULE_ID}` is gone: changes are missed")
-    elif not rule_stands(facts, config.prefix):
+    elif queues_read and not rule_stands(facts, config.prefix):
         found.append(f"the notification rule `{rules.RULE_ID}` was changed: changes may be missed")
     if facts.versioning != "Enabled":
         found.append(f"versioning is {facts.versioning.lower()}: what is overwritten is lost")
+    if not queues_read:
+        return found
     pairs = (("queue", facts.queue), ("dead-letter queue", facts.dead_letters))
     for (word, queue), settings in zip(pairs, wanted_settings(facts), strict=True):
         if queue is None:

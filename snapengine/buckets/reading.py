@@ -16,6 +16,7 @@ from snapengine.buckets.listing import list_versions
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.replies import local_name, parse_xml, with_xml
 from snapengine.buckets.tools import Tools
+from snapengine.errors import SnapEngineError
 from snapengine.model import CREATED
 from snapengine.reference import checked_bucket
 from snapengine.stores.aws_errors import code_of
@@ -26,9 +27,12 @@ _AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn", "api.aws", "amazonaws.eu", 
 _NO_QUEUE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 
 
-def read_facts(engine: Tools, bucket: str) -> BucketFacts:
+def read_facts(engine: Tools, bucket: str, *, unread: list[str] | None = None) -> BucketFacts:
     """What stands now. Raises our errors: `PermissionMissing` names the IAM action, `BucketUnknown`,
-    `CredentialsMissing`, `Unreachable`; `TableMissing` before S3 is asked anything."""
+    `CredentialsMissing`, `Unreachable`; `TableMissing` before S3 is asked anything.
+
+    With `unread`, why the queues cannot be read is added there instead, and both are None.
+    """
     checked_bucket(bucket)
     engine.store.check()
     account, partition = caller(engine)
@@ -43,6 +47,7 @@ def read_facts(engine: Tools, bucket: str) -> BucketFacts:
         return BucketFacts(bucket, account, here, region, partition, owned_by_caller=owned, config=config)
     versioning, mfa_delete = _versioning(engine, bucket, account)
     notification, unknown = read_notification(engine, bucket, account)
+    queue, dead_letters = _both_queues(engine, bucket, unread)
     return BucketFacts(
         bucket=bucket,
         account=account,
@@ -60,8 +65,8 @@ def read_facts(engine: Tools, bucket: str) -> BucketFacts:
         ),
         replicates_to=_replicates_to(engine, bucket, account),
         replica=_a_replica(engine, bucket, account),
-        queue=read_queue(engine, queues.queue_name(bucket)),
-        dead_letters=read_queue(engine, queues.dead_letter_name(bucket)),
+        queue=queue,
+        dead_letters=dead_letters,
         config=config,
         unfinished=bool((engine.store.progress(bucket, ENABLE) or {}).get(GAP)),
         store=engine.settings.store,
@@ -176,6 +181,19 @@ def _a_replica(engine: Tools, bucket: str, account: str) -> str | None:
         if reply.get("ReplicationStatus") == "REPLICA":
             return entry.key
     return None
+
+
+def _both_queues(
+    engine: Tools, bucket: str, unread: list[str] | None
+) -> tuple[QueueFacts | None, QueueFacts | None]:
+    try:
+        event = read_queue(engine, queues.queue_name(bucket))
+        return event, read_queue(engine, queues.dead_letter_name(bucket))
+    except SnapEngineError as error:
+        if unread is None:
+            raise
+        unread.append(str(error))
+        return None, None
 
 
 def read_queue(engine: Tools, name: str) -> QueueFacts | None:

@@ -104,8 +104,10 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
     errors: list[str] = []
     changed: list[str] = []
     facts = None
+    queues_read = False
     try:
-        facts = read_facts(engine, config.bucket)
+        facts = read_facts(engine, config.bucket, unread=errors)
+        queues_read = not errors
         if unreadable := out_of_reach(facts):
             errors.append(unreadable)
             facts = None
@@ -113,7 +115,7 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
         changed.append(f"the bucket is gone: {error}")
     except SnapEngineError as error:
         errors.append(str(error))
-    changed += drift(facts) if facts else []
+    changed += drift(facts, queues_read=queues_read) if facts else []
     warnings = list(warnings_for(facts)) if facts else []
     if not config.assured and config.baseline_started is not None:
         warnings += not_assured(config, config.baseline_started)
@@ -128,7 +130,7 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
         region=config.region,
         account=config.account,
         versioning=facts.versioning if facts else None,
-        rule_present=rule_stands(facts, config.prefix) if facts else None,
+        rule_present=rule_stands(facts, config.prefix) if facts and queues_read else None,
         drift=tuple(changed),
         queue=_queue(facts.queue) if facts and facts.queue else None,
         dead_letters=dead.messages if dead else None,

@@ -139,6 +139,17 @@ async def test_what_cannot_be_read_is_said_and_the_rest_is_told(
     assert (found.queue, found.versioning, found.drift) == (None, None, ())
 
 
+async def test_without_the_queues_the_bucket_itself_is_told_all_the_same(site: Site) -> None:
+    await site.enable()
+    site.s3.put_bucket_versioning(Bucket=site.bucket, VersioningConfiguration={"Status": "Suspended"})
+    site.fail("GetQueueUrl", UNREACHABLE)
+    found = status(site)
+    assert len(found.errors) == 1
+    assert "No answer from queue" in found.errors[0]
+    assert (found.versioning, found.rule_present, found.queue) == ("Suspended", None, None)
+    assert found.drift == ("versioning is suspended: what is overwritten is lost",)
+
+
 async def test_one_bucket_that_cannot_be_read_does_not_hide_the_others(site: Site) -> None:
     await site.enable()
     gone = replace(site.config(), bucket="long-gone")
