@@ -315,9 +315,7 @@ class Engine:
             try:
                 time = to_millis(wanted, now=self.clock())
             except BadTime as error:
-                raise BadTime(
-                    f"An epoch is asked for by number (an int) or by time. {error}"
-                ) from None
+                raise BadTime(f"An epoch is asked for by number (an int) or by time. {error}") from None
             found = self.store.epoch_at(bucket, time)
         return found or NO_EPOCH
 
