@@ -65,7 +65,7 @@ def audit(
         [(render(each.since), each.version_id, each.why, each.key) for each in gone],
     )
     reference = printable(view.reference)
-    out.note(f"{len(gone):,} of {_counted(len(view))} of {reference} are gone, by what the log knows.")
+    out.note(f"Gone, by what the log knows: {len(gone):,} of {_counted(len(view))} of {reference}.")
     if gone or len(view):
         out.note(f"S3 was not asked: `snapengine verify '{reference}' --bytes` does.")
 

@@ -163,10 +163,9 @@ def _show(out: Output, report: ReconcileReport) -> None:
     if report.resumed:
         out.note("It went on with an earlier run that had been stopped; the counts are over both.")
     below = f" below {report.prefix}" if report.prefix else ""
-    out.line(
-        f"{report.entries:,} versions and delete markers of bucket {report.bucket}{printable(below)} were "
-        f"compared with the log, in {report.pages:,} pages."
-    )
+    listed = "1 version or marker" if report.entries == 1 else f"{report.entries:,} versions and markers"
+    pages = "1 page" if report.pages == 1 else f"{report.pages:,} pages"
+    out.line(f"Bucket {report.bucket}{printable(below)} is compared with the log: {listed}, {pages}.")
     phrases = list(found_in_words(report.found))
     for phrase in phrases:
         out.line(f"  {phrase}")

@@ -473,7 +473,7 @@ def test_reconcile_stores_what_the_log_lacks_and_makes_views_verified(
 
     assert run(["reconcile", bucket.name]) == 0
     output = capsys.readouterr()
-    assert f"2 versions and delete markers of bucket {bucket.name} were compared" in output.out
+    assert f"Bucket {bucket.name} is compared with the log: 2 versions and markers, 1 page." in output.out
     assert "The log knew all of it." in output.out
     assert "are verified from epoch" in output.err
     lines = rows("audit-log")
@@ -492,7 +492,7 @@ def test_reconcile_of_a_prefix_says_what_it_found_in_words(
         bucket.put(key, told=False)
     assert run(["reconcile", bucket.name, "--prefix", "ct/", "--pages-per-second", "50"]) == 0
     output = capsys.readouterr()
-    assert f"of bucket {bucket.name} below ct/ were compared" in output.out
+    assert f"Bucket {bucket.name} below ct/ is compared with the log: 2 versions" in output.out
     assert "  2 versions that no event had told of\n" in output.out
     assert keys(rows("ls", bucket.name)) == ["ct/1", "ct/2"]
     assert rows("audit-log")[-1]["target"] == f"{bucket.name}/ct/"
