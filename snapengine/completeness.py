@@ -38,6 +38,13 @@ def verified_since(prefix: str, marks: Watermarks) -> int | None:
     return max((time for listed, time in marks.verified.items() if prefix.startswith(listed)), default=None)
 
 
+def compared_since_enabling(prefix: str, marks: Watermarks) -> bool:
+    """Whether a complete listing has been compared with the log since the bucket was (last) enabled: before
+    that a gap in the recording may hide removals, and no queue tells."""
+    verified = verified_since(prefix, marks)
+    return verified is not None and marks.enabled_at is not None and verified >= marks.enabled_at
+
+
 def settled_until(marks: Watermarks) -> int | None:
     """The last instant of which the events are presumed to have come."""
     return None if marks.caught_up is None else marks.caught_up - marks.settle_ms
@@ -59,7 +66,7 @@ def _level(at: int, prefix: str, epoch: Epoch) -> tuple[Level, str]:
             f"A complete listing begun at {render(verified)}, after this instant, is part of it: every "
             "version that existed then and still did at the listing is here."
         )
-    if verified is None:
+    if not compared_since_enabling(prefix, marks):
         return "provisional", f"{covered}; no complete listing has been compared with it since the first."
     if settled is not None and at <= settled:
         return "settled", (

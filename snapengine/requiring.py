@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from snapengine.completeness import settled_until, verified_since
+from snapengine.completeness import compared_since_enabling, settled_until
 from snapengine.errors import NotYetComplete, UsageError
 from snapengine.instants import render
 from snapengine.model import Level
@@ -47,7 +47,7 @@ def require_level(
 def _may_settle(view: View) -> bool:
     """Before a baseline and a listing after it no waiting makes a view settled."""
     marks = view.completeness.watermarks
-    return marks.baseline_ended is not None and verified_since(view.prefix, marks) is not None
+    return marks.baseline_ended is not None and compared_since_enabling(view.prefix, marks)
 
 
 def _list_now(tools: Tools, view: View, end: float) -> None:

@@ -192,3 +192,12 @@ def test_a_view_after_the_bucket_was_disabled_says_that_the_rest_is_unknown() ->
 
 def test_before_the_first_epoch_nothing_was_known() -> None:
     assert "nothing was known" in completeness(5, "", Epoch(0, 0, {})).reason
+
+
+def test_a_listing_from_before_the_bucket_was_enabled_again_settles_nothing() -> None:
+    marks = Watermarks(
+        enabled_at=5_000, baseline_ended=6_000, caught_up=500_000, verified={"": 4_999}, settle_ms=1_000
+    )
+    assert completeness(7_000, "", Epoch(1, 9_000, {}, marks)).level == "provisional"
+    again = replace(marks, verified={"": 6_500})
+    assert completeness(7_000, "", Epoch(1, 9_000, {}, again)).level == "settled"
