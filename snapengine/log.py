@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from secrets import token_hex
 
@@ -169,4 +169,4 @@ class EpochCutter:
 
 def _of_no_entries(marks: Watermarks) -> Watermarks:
     """What watermarks say of the bucket itself, whatever of its log is covered."""
-    return Watermarks(enabled_at=marks.enabled_at, disabled_at=marks.disabled_at, settle_ms=marks.settle_ms)
+    return replace(marks, caught_up=None, verified={}, baseline_ended=None)
