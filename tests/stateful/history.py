@@ -46,18 +46,23 @@ DEEDS = (
 )
 WAITS = (0, 0, 0, 1, 1, 40, 300, 700, 1000, 2500, 60_000, 43_200_000)
 
-deeds: st.SearchStrategy[list[Deed]] = st.lists(
-    st.tuples(
+
+def _deeds(keys: st.SearchStrategy[str], waits: Sequence[int], least: int) -> st.SearchStrategy[list[Deed]]:
+    deed = st.tuples(
         st.sampled_from(DEEDS),
-        st.sampled_from(KEYS),
+        keys,
         st.sampled_from("abc"),
         st.integers(0, 5),
-        st.sampled_from(WAITS),
+        st.sampled_from(waits),
         st.sampled_from([True, True, True, False]),
-    ),
-    min_size=1,
-    max_size=8,
-)
+    )
+    return st.lists(deed, min_size=least, max_size=8)
+
+
+deeds = _deeds(st.sampled_from(KEYS), WAITS, 1)
+burst = st.sampled_from(KEYS).flatmap(lambda key: _deeds(st.just(key), (0, 0, 1, 300, 700), 3))
+"""One key, over and over, within a few seconds."""
+then = st.sampled_from(["", "", "take", "take and cut"])
 faults = st.none() | st.builds(
     Fault, st.sampled_from(STEPS), st.sampled_from(["before", "after", "late", "sleep", "sleep"])
 )
@@ -121,7 +126,7 @@ class History(RuleBasedStateMachine):
         self.listing: Listing | None = None
         self.baseline_taken = False
         self._listings = 0
-        self.grown = False
+        self.streams_made = 2
 
     @initialize(
         versioning=st.sampled_from(VERSIONINGS),
@@ -154,8 +159,15 @@ class History(RuleBasedStateMachine):
 
     # What is done to the bucket, and what becomes of the events
 
-    @step(some=deeds, then=st.sampled_from(["", "take", "take and cut"]))
+    @step(some=deeds, then=then)
     def something_is_done(self, some: list[Deed], then: str) -> None:
+        self._do_all(some, then)
+
+    @step(some=burst, then=then)
+    def much_is_done_to_one_key(self, some: list[Deed], then: str) -> None:
+        self._do_all(some, then)
+
+    def _do_all(self, some: list[Deed], then: str) -> None:
         """What is told may reach a worker at once."""
         for deed in some:
             self._do(deed)
@@ -218,6 +230,8 @@ class History(RuleBasedStateMachine):
                     self.queue.remove(observation)
                     self.delivered.append(observation)
             self.checks.committed.update(worker.in_hand)
+            if self.lossless and not self.queue:  # only then is it true
+                self.site.run(self.site.log.raise_caught_up(self.site.bucket, self.bucket.now))
         worker.doing = None
 
     @precondition(lambda self: any(w.doing for w in (*self.workers, *self.cutters)))
@@ -248,29 +262,22 @@ class History(RuleBasedStateMachine):
         worker.store.late.remove(entry)
         self.site.run(self.site.log.put_entry(entry))
 
-    @precondition(lambda self: not self.grown)
-    @step()
-    def the_log_gets_another_stream(self) -> None:
-        self.grown = True
-        self._reconfigure(streams=3)
-
     def _reconfigure(self, **changes: Any) -> None:
         config = self.site.store.config(self.site.bucket)
         assert config is not None
         self.site.store.put_config(replace(config, **changes))
 
-    @precondition(lambda self: self.delivered and not self.queue and self.lossless)
-    @step()
-    def workers_are_caught_up(self) -> None:
-        self.site.run(self.site.log.raise_caught_up(self.site.bucket, self.bucket.now))
-
     # Epochs
 
-    @step(which=st.integers(0, 1), patient=st.booleans(), fault=cutter_faults)
-    def an_epoch_is_cut(self, which: int, patient: bool, fault: Fault | None) -> None:
+    @step(which=st.integers(0, 1), patient=st.booleans(), fault=cutter_faults, streams=st.integers(2, 3))
+    def an_epoch_is_cut(self, which: int, patient: bool, fault: Fault | None, streams: int) -> None:
+        """The log may have got another stream just before."""
         cutter = self.cutters[which]
         if cutter.doing is not None:
             return
+        if streams > self.streams_made:
+            self.streams_made = streams
+            self._reconfigure(streams=streams)
         owed = set(self.checks.committed)
         cutter.store.strike(fault)
         cutter.doing = Doing(self.site.loop, cutter.store, self.cuts[which].cut(patient=patient))
@@ -331,7 +338,7 @@ class History(RuleBasedStateMachine):
             self._reconfigure(baseline_started=listing.begun, baseline_ended=listing.ended_at)
         else:
             self.site.run(self.site.log.note_verified(self.site.bucket, "", listing.begun))
-        self.checks.a_listing_has_ended(listing, self._cut().number)
+        self.checks.listing_ended(listing, self._cut().number)
 
     @step(page_size=st.sampled_from([1, 3, 100]), wait=st.sampled_from([0, 1, 1000, 3000]))
     def the_bucket_is_listed_while_nothing_happens(self, page_size: int, wait: int) -> None:
@@ -346,7 +353,9 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.checks.epochs)
     @step(at=many, epoch=many, prefix=st.sampled_from(["", "", "ct/"]))
     def a_view_is_taken(self, at: int, epoch: int, prefix: str) -> None:
+        """And the past gone through at the same epoch, key by key."""
         self.checks.take_view(at, epoch, prefix)
+        self.checks.every_instant(epoch)
 
     @precondition(lambda self: self.checks.epochs)
     @step(start=many, end=many, epoch=many, prefix=st.sampled_from(["", "ct/"]))
@@ -356,17 +365,9 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.checks.epochs)
     @step(first=many, second=many)
     def two_views_are_compared(self, first: int, second: int) -> None:
+        """And a third, taken long ago, is resolved again."""
         self.checks.compare(first, second)
-
-    @precondition(lambda self: self.checks.taken)
-    @step(pick=many)
-    def a_reference_is_resolved_again(self, pick: int) -> None:
-        self.checks.resolve_again(pick)
-
-    @precondition(lambda self: self.checks.epochs)
-    @step(pick=many)
-    def the_past_is_gone_through(self, pick: int) -> None:
-        self.checks.every_instant(pick)
+        self.checks.resolve_again(first)
 
     # The end
 

@@ -67,8 +67,14 @@ class Known:
         rows = self.rows(version)
         if not self.told(self.bucket.told[version]):
             return bool(rows)
-        early_page = any(row.page_time is not None and row.page_time < version.time for row in rows)
-        return version.version_id == NULL_VERSION and early_page
+        return self.seems_twice(version)
+
+    def seems_twice(self, version: Version) -> bool:
+        """Whether a null version is on a page that, as far as we know S3's clock, was asked for before it
+        was made: then its event is taken for that of another one, until a later page shows it."""
+        return version.version_id == NULL_VERSION and any(
+            row.page_time is not None and row.page_time < version.time for row in self.rows(version)
+        )
 
     def seems_gone_earlier(self, version: Version, at: int) -> bool:
         """Whether a page that does not show the version was asked for, as far as we know S3's clock, before
