@@ -56,7 +56,9 @@ def translated(target: str) -> Iterator[None]:
         yield
     except (sdk.ClientError, sdk.BotoCoreError) as error:
         raise translate(error, target) from error
-    except ValueError as error:  # botocore's word on an endpoint that is no URL
+    except ValueError as error:
+        if not str(error).startswith("Invalid endpoint"):  # botocore's word on what is no URL
+            raise
         raise UsageError(f"{target} cannot be reached: {error}. Check AWS_ENDPOINT_URL.") from error
     except ResponseParserError as error:  # a proxy's page, say; botocore does not count it as its own
         raise Unreachable(f"{target} did not answer as AWS does: {error}. Check AWS_ENDPOINT_URL.") from error
