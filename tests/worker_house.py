@@ -64,14 +64,16 @@ class House:
         self.send(*(body(record(key, bucket or self.bucket)) for key in keys), url=url)
 
     def keys(self, bucket: str | None = None) -> list[str]:
-        """Of all observations that the newest epoch covers."""
+        """Those that the newest epoch knows of. On a busy machine one may be told twice, as SQS allows."""
         bucket = bucket or self.bucket
         epoch = self.engine.store.newest_epoch(bucket)
         return sorted(
-            observation.key
-            for stream, last in sorted(epoch.cover.items() if epoch else ())
-            for entry in self.engine.store.entries(bucket, stream, 0, last)
-            for observation in decode(entry.payload)
+            {
+                observation.key
+                for stream, last in sorted(epoch.cover.items() if epoch else ())
+                for entry in self.engine.store.entries(bucket, stream, 0, last)
+                for observation in decode(entry.payload)
+            }
         )
 
     def in_queue(self, url: str | None = None) -> int:
