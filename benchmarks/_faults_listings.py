@@ -32,6 +32,8 @@ BASELINE_EARLY = ("page", "commit", "by key", "done", "lease", "progress")
 BASELINE_LATE = ("register", "epoch", "end of progress", "end of lease")
 RECONCILE_EARLY = ("page", "epoch", "commit", "by key", "done", "lease", "progress", "read")
 RECONCILE_LATE = ("watermark", "end of progress", "end of lease")
+EVERY_PAGE = {"page", "lease", "progress"}
+"""Steps that come with each page."""
 
 
 def kill_listings(
@@ -58,14 +60,15 @@ class _Plans:
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
-        self._baseline = self._deal(BASELINE_EARLY), self._deal(BASELINE_LATE)
-        self._reconcile = self._deal(RECONCILE_EARLY), self._deal(RECONCILE_LATE)
+        # A reconcile stores what it finds only now and then: it has to get far to have something to lose.
+        self._baseline = self._deal(BASELINE_EARLY, (1, 1, 2)), self._deal(BASELINE_LATE, (1,))
+        self._reconcile = self._deal(RECONCILE_EARLY, (1, 4, 8)), self._deal(RECONCILE_LATE, (1,))
 
-    def _deal(self, steps: Sequence[str]) -> Iterator[Strike]:
+    def _deal(self, steps: Sequence[str], pages: Sequence[int]) -> Iterator[Strike]:
         while True:
             for when in MOMENTS:
                 for step in steps:
-                    yield Strike(step, when, self._chance.choice((1, 1, 2)) if step == "page" else 1)
+                    yield Strike(step, when, self._chance.choice(pages) if step in EVERY_PAGE else 1)
 
     def baseline(self) -> list[Strike]:
         early, late = self._baseline
@@ -144,23 +147,31 @@ class _Site:
         self._tally.messages += len(bodies)
 
     def _struck(self, target: Callable[..., None], strikes: Sequence[Strike]) -> None:
-        """Run a listing, strike it, and run it again, until it ends in good order."""
+        """Run a listing, strike it, and run it again, until it ends in good order.
+
+        Each time that it does, all that there was when its first run began must be known.
+        """
+        begun = len(self._events)
         for strike in [*strikes, None]:
             if strike and self._tally.kills.total() >= self._kills:
                 continue
             process = self._stage.start(target, strike, self.bucket, PAGE)
             if not process.ended(60):
                 raise Stuck(f"A listing did not end. {process.last_words()}")
-            if not process.killed:
-                process.finish(0)  # raises if it failed
-                if strike is None or target is baseline:  # what has been taken is not taken again
-                    return
-                self._tally.missed += 1
+            if process.killed:
+                assert strike is not None
+                self._tally.killed(strike)
+                self._act(2)
+                self._take_a_reference()
                 continue
-            assert strike is not None
-            self._tally.killed(strike)
-            self._act(2)
-            self._take_a_reference()
+            process.finish(0)  # raises if it failed
+            self._judge_listing(begun)
+            if strike is None or target is baseline:  # what has been taken is not taken again
+                return
+            self._tally.missed += 1
+            self._act(6)
+            self._tell(lose=0.5)
+            begun = len(self._events)
 
     def _take_a_reference(self) -> None:
         engine = self._stage.engine
@@ -169,6 +180,25 @@ class _Site:
             self._references.keep(engine.view(self.bucket, at, epoch=epoch.number))
 
     # The verdict
+
+    def _judge_listing(self, begun: int) -> None:
+        """What had come to be before the event of that number, and what has not changed since."""
+        verdict, engine = self._references.verdict, self._stage.engine
+        epoch = engine.store.newest_epoch(self.bucket)
+        assert epoch is not None
+        made = {(event.key, event.version_id) for event in self._events[:begun]}
+        rows = listed(self._s3, self.bucket)
+        existing = {(key, row.version_id) for key, of_key in rows.items() for row in of_key}
+        known = {
+            (o.key, o.version_id) for o in covered(engine, self.bucket, epoch) if o.kind != "VersionDeleted"
+        }
+        if unknown := (existing & made) - known:
+            verdict.lost += len(unknown)
+            verdict.note(f"{self.bucket}~{epoch.number}: its listing left out {unknown}.")
+        quiet = {event.key for event in self._events} - {event.key for event in self._events[begun:]}
+        found = shown(engine.view(self.bucket, epoch=epoch.number))
+        truth = shown_now(self._s3, self.bucket)
+        self._compare(verdict, _of(found, quiet), _of(truth, quiet), "the end of a listing")
 
     def _judge(self, baseline_ended: int, reconcile_begun: int) -> Verdict:
         verdict = self._references.again()

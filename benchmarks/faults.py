@@ -103,7 +103,11 @@ def result(options: argparse.Namespace, tally: Tally, verdict: Verdict, seconds:
     figures = {name: Figure.of([float(count)], "count") for name, count in counts.items()}
     return Result(
         name="faults",
-        params={"seed": options.seed, "visibility_seconds": VISIBILITY},
+        params={
+            "seed": options.seed,
+            "visibility_seconds": VISIBILITY,
+            "struck": ", ".join(f"{step} ×{count}" for step, count in sorted(tally.kills.items())),
+        },
         figures=figures | {"seconds": Figure.of([seconds], "s")},
         ratios={"kills_done": tally.kills.total() / options.kills},
         targets={"kills_done": Target("at_least", 1.0)},
