@@ -245,6 +245,15 @@ class Checks:
             self.a_listing_leaves_no_surviving_version_unknown(listing, epoch.number)
         elif covered:
             assert view.ref.at >= max(one.begun or 0 for one in covered)
+        if told.level == "settled":
+            self.a_settled_view_lacks_no_event_if_none_was_lost(view.ref.at, epoch)
+
+    def a_settled_view_lacks_no_event_if_none_was_lost(self, at: int, epoch: Epoch) -> None:
+        """Workers say that they are caught up in histories in which nothing is lost only."""
+        self.held["a_settled_view_lacks_no_event_if_none_was_lost"] += 1
+        known = {o for of_key in self.known(epoch.number).values() for o in of_key}
+        since = epoch.watermarks.enabled_at or 0
+        assert {e for e in self._bucket.events if since <= e.event_time <= at} <= known
 
     def an_audit_tells_what_is_gone(self, view: View, rows: Rows) -> None:
         """Of what has an id of its own it never says so wrongly; where all events came it is exact."""

@@ -142,7 +142,14 @@ class History(RuleBasedStateMachine):
         self.lossless = lossless
         self._sent = len(self.bucket.events)
         self.site.store.put_config(
-            BucketConfig(self.site.bucket, "us-east-1", "123456789012", streams=2, enabled_at=self.bucket.now)
+            BucketConfig(
+                self.site.bucket,
+                "us-east-1",
+                "123456789012",
+                streams=2,
+                enabled_at=self.bucket.now,
+                settle_ms=1000,
+            )
         )
         log = self.site.log
         self.workers = [Writer(log) for _ in range(WORKERS)]
