@@ -550,6 +550,8 @@ async def test_killed_at_any_moment_it_claims_nothing_untrue_and_the_next_run_co
 ) -> None:
     change(ready, seed=10)
     await record(ready, received(ready)[::3])
+    if nth > 2:  # keys changed a moment ago would be listed again, and stored together in the end
+        await asyncio.sleep(3)
     child = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", SCRIPT, ready.bucket, place, str(nth)],

@@ -121,6 +121,9 @@ class Checks:
         if isinstance(listing, Reconcile):
             self.a_lost_removal_is_known_from_the_first_page_that_lacks_the_version(listing, epoch)
 
+    def reconciled(self) -> bool:
+        return any(isinstance(ended.listing, Reconcile) for ended in self.listings)
+
     def a_lost_removal_is_known_from_the_first_page_that_lacks_the_version(
         self, listing: Reconcile, epoch: int
     ) -> None:
@@ -159,7 +162,10 @@ class Checks:
         return self.epochs[-1] if pick % 2 else self.epochs[pick // 2 % len(self.epochs)]
 
     def take_view(self, at_pick: int, epoch_pick: int, prefix: str) -> None:
-        at, epoch = self._instant(at_pick), self._epoch(epoch_pick)
+        self.take_view_at(self._instant(at_pick), self._epoch(epoch_pick).number, prefix)
+
+    def take_view_at(self, at: int, number: int, prefix: str = "") -> None:
+        epoch = self.epochs[number - 1]
         view = self._engine.view(self._site.bucket, at, prefix=prefix, epoch=epoch.number)
         self._keep(view)
         rows = {version.key: version for version in view.versions()}
