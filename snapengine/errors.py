@@ -26,7 +26,8 @@
     └── BadData                 what was stored or sent is not what it should be
         ├── MalformedMessage
         ├── SchemaTooNew
-        └── LogDamaged
+        ├── LogDamaged
+        └── ArchiveDamaged
 
 Each class has a stable `code`, which programs may rely on; the wording of a message may change.
 """
@@ -227,3 +228,10 @@ class LogDamaged(BadData):
     """An entry that an epoch covers is missing or cannot be read: no answer is given from the rest."""
 
     code = "log-damaged"
+
+
+class ArchiveDamaged(BadData):
+    """A file of the archive is missing, cut short or altered; the message names it. Nothing is answered from
+    the rest."""
+
+    code = "archive-damaged"

@@ -143,6 +143,11 @@ class Completeness:
     """One plain sentence."""
 
 
+EntryForm = Literal["rows", "files", "stub"]
+"""What a log entry holds: observations; the names of Parquet files of observations; or nothing any more, as
+the archive has them."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """A batch of observations at one place in one stream of a bucket's log. Never changed, never deleted."""
@@ -157,7 +162,8 @@ class LogEntry:
     """UTC milliseconds by the writer's clock; for people, never for answers."""
     count: int
     payload: bytes
-    """An Arrow IPC stream, zstd: see `stores/observation_codec.py`."""
+    """An Arrow IPC stream, zstd (see `observation_codec.py`), or what `form` says."""
+    form: EntryForm = "rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,8 @@ class BucketConfig:
     baseline_started: int | None = None
     baseline_ended: int | None = None
     """The first listing of all versions, UTC milliseconds; history is complete from its end on."""
+    archive: str | None = None
+    """The archive's root, `s3://…` or `file://…`, once there is one."""
 
 
 @dataclass(frozen=True, slots=True)

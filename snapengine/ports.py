@@ -46,6 +46,21 @@ class LogStore(Protocol):
         """Write the by-key items of an entry, all of them, retrying what the store did not take."""
         ...
 
+    async def put_listed(self, bucket: str, name: str, body: str) -> None:
+        """Put the manifest of the Parquet files that an entry names: for it what by-key items are for others.
+        Safe to repeat; a manifest of that name that stands already is left as it is."""
+        ...
+
+    async def let_go(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation], expires_at: int
+    ) -> None:
+        """Let an entry's by-key items leave the table at `expires_at` (UTC milliseconds) or later."""
+        ...
+
+    async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
+        """Replace an entry's payload by a stub; its number stays taken for ever. Safe to repeat."""
+        ...
+
     async def mark_done(self, bucket: str, stream: int, number: int) -> None:
         """Say that the by-key items of the entry are all written."""
         ...
@@ -92,8 +107,16 @@ class LogReader(Protocol):
         """The last epoch cut at or before `time` (UTC milliseconds)."""
         ...
 
+    def epochs(self, bucket: str, first: int, last: int) -> Iterator[Epoch]:
+        """Those of the epochs `[first, last]` that there are, in order."""
+        ...
+
     def entries(self, bucket: str, stream: int, after: int, to: int) -> Iterator[LogEntry]:
         """The entries `(after, to]` of a stream, in order. Raises `LogDamaged` if one is missing."""
+        ...
+
+    def manifests(self, bucket: str) -> list[str]:
+        """The bodies of all manifests of the bucket's archive, strongly consistent."""
         ...
 
     def key_history(self, bucket: str, key: str, cover: Mapping[int, int]) -> list[Observation]:
@@ -132,6 +155,13 @@ class Registry(Protocol):
     def progress(self, bucket: str, task: str) -> dict[str, str | int] | None: ...
 
     def clear_progress(self, bucket: str, task: str) -> None: ...
+
+    def put_manifest(self, bucket: str, name: str, body: str, *, replacing: str | None = None) -> bool:
+        """Put a manifest if there is none of its name, or if `replacing` is the body of the one there is.
+        False if the condition does not hold; True also if exactly this body stands there already."""
+        ...
+
+    def delete_manifest(self, bucket: str, name: str) -> None: ...
 
     def put_snapshot(self, snapshot: Snapshot) -> bool:
         """Keep it if its name is free; False if it is taken."""

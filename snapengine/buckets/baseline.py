@@ -17,12 +17,12 @@ from typing import Literal
 from snapengine.buckets.asking import asking
 from snapengine.buckets.bookkeeping import Bookkeeping, Mark, observations_of, saved_mark
 from snapengine.buckets.clock import ServerClock
-from snapengine.buckets.lease import ENABLE, Lease
 from snapengine.buckets.listing import PAGE_SIZE, Page, list_versions
 from snapengine.buckets.plan import not_assured, wait_until
 from snapengine.buckets.running import Sleep, ahead, enabled_config, held
 from snapengine.buckets.tools import Tools
 from snapengine.errors import Busy, Refused
+from snapengine.lease import ENABLE, Lease
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import BASELINE, BucketConfig, Epoch, Observation
 from snapengine.ports import LogStore

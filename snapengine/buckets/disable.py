@@ -14,7 +14,6 @@ from typing import Any
 
 from snapengine.buckets import queues, rules
 from snapengine.buckets.clock import ServerClock
-from snapengine.buckets.lease import ENABLE, Lease
 from snapengine.buckets.notification import Pause, set_rule
 from snapengine.buckets.plan import RULE_SETTLES_MS
 from snapengine.buckets.queue_changes import delete_queue
@@ -23,6 +22,7 @@ from snapengine.buckets.reading import read_notification, read_queue
 from snapengine.buckets.steps import DeleteQueue, Deregister, RemoveRule, Step
 from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled, BucketUnknown
+from snapengine.lease import ENABLE, Lease
 from snapengine.log import EpochCutter
 from snapengine.model import BucketConfig
 

@@ -14,7 +14,6 @@ from snapengine.buckets.asking import asking
 from snapengine.buckets.baseline import BaselineProgress, BaselineReport, run_baseline
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.facts import GAP, BucketFacts, queue_arns, wanted_settings
-from snapengine.buckets.lease import ENABLE, Lease
 from snapengine.buckets.listing import PAGE_SIZE
 from snapengine.buckets.notification import Pause, set_rule
 from snapengine.buckets.plan import make_plan
@@ -35,6 +34,7 @@ from snapengine.buckets.steps import (
 )
 from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled, PermissionMissing, Refused, SnapEngineError
+from snapengine.lease import ENABLE, Lease
 from snapengine.model import BASELINE, BucketConfig
 
 _SWITCHED = "versioning_switched_on"

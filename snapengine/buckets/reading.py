@@ -11,12 +11,12 @@ from snapengine.buckets import queues, rules
 from snapengine.buckets.asking import asking
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.facts import GAP, BucketFacts, Versioning, is_directory_bucket
-from snapengine.buckets.lease import ENABLE
 from snapengine.buckets.listing import list_versions
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.replies import local_name, parse_xml, with_xml
 from snapengine.buckets.tools import Tools
 from snapengine.errors import SnapEngineError
+from snapengine.lease import ENABLE
 from snapengine.model import CREATED
 from snapengine.reference import checked_bucket
 from snapengine.stores.aws_errors import code_of

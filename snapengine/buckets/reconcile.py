@@ -19,11 +19,11 @@ from secrets import token_hex
 from snapengine.buckets.align import Aligned, Alignment, History, histories
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.compare import again_at, difference
-from snapengine.buckets.lease import Lease
 from snapengine.buckets.listing import PAGE_SIZE, Page, list_versions
 from snapengine.buckets.running import Sleep, ahead, enabled_config, held
 from snapengine.buckets.tools import Tools
 from snapengine.errors import Refused, UsageError
+from snapengine.lease import Lease
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import RECONCILE, BucketConfig, Epoch, Observation, SnapshotRef
 from snapengine.resolver import covered

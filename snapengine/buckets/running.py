@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from snapengine.buckets.lease import Lease
 from snapengine.buckets.tools import Tools
 from snapengine.errors import BucketNotEnabled
+from snapengine.lease import Lease
 from snapengine.model import BucketConfig
 
 Sleep = Callable[[float], Awaitable[None]]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from snapengine.buckets.advice import warnings_for
 from snapengine.buckets.facts import rule_stands
-from snapengine.buckets.lease import LASTS_MS
 from snapengine.buckets.plan import drift, not_assured
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_facts
@@ -14,6 +13,7 @@ from snapengine.buckets.refusals import out_of_reach
 from snapengine.buckets.tools import Tools
 from snapengine.completeness import settled_until, verified_since
 from snapengine.errors import BucketNotEnabled, BucketUnknown, SnapEngineError
+from snapengine.lease import LASTS_MS
 from snapengine.model import BASELINE, BucketConfig, Watermarks
 
 

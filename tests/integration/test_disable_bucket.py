@@ -12,12 +12,12 @@ import pytest
 from snapengine.buckets import rules
 from snapengine.buckets.disable import disable, plan_disable
 from snapengine.buckets.enable import carry_out
-from snapengine.buckets.lease import ENABLE, Lease
 from snapengine.devcloud import DevCloud
 from snapengine.errors import (
     BucketNotEnabled,
     Busy,
 )
+from snapengine.lease import ENABLE, Lease
 from tests.integration.bucket_site import (
     Killed,
     Site,

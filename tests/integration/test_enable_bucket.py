@@ -13,7 +13,6 @@ from botocore.exceptions import ClientError
 
 from snapengine.buckets import queues, rules
 from snapengine.buckets.enable import carry_out, plan_enable
-from snapengine.buckets.lease import ENABLE, Lease
 from snapengine.buckets.steps import Wanted
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine, load_settings
@@ -28,6 +27,7 @@ from snapengine.errors import (
     Unreachable,
     UsageError,
 )
+from snapengine.lease import ENABLE, Lease
 from tests.integration.bucket_site import (
     NO_CREDENTIALS,
     UNREACHABLE,

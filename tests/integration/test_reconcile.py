@@ -20,12 +20,12 @@ from ingest_worker.records import parse_message
 from snapengine.buckets.align import histories
 from snapengine.buckets.baseline import run_baseline
 from snapengine.buckets.enable import carry_out
-from snapengine.buckets.lease import LASTS_MS, Lease
 from snapengine.buckets.reconcile import STALE_MS, ReconcileProgress, ReconcileReport, run_reconcile
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
 from snapengine.errors import BucketNotEnabled, Busy, PermissionMissing, Refused, UsageError
 from snapengine.fold import live_entries, merge
+from snapengine.lease import LASTS_MS, Lease
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import CREATED, RECONCILE, Epoch, Observation, SnapshotRef
 from snapengine.resolver import covered

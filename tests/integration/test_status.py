@@ -14,11 +14,11 @@ from snapengine.buckets import queues
 from snapengine.buckets.baseline import run_baseline
 from snapengine.buckets.disable import disable, plan_disable
 from snapengine.buckets.enable import carry_out
-from snapengine.buckets.lease import LASTS_MS
 from snapengine.buckets.status import BucketStatus, all_statuses, bucket_status
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
 from snapengine.errors import BucketNotEnabled
+from snapengine.lease import LASTS_MS
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import BASELINE, EVENT, Observation
 from tests.integration.bucket_site import NO_CREDENTIALS, UNREACHABLE, Site, no_pause, no_sleep, open_site

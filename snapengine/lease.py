@@ -1,4 +1,4 @@
-"""Leases between processes: one `enable-bucket`, one baseline at a time. No answer rests on them."""
+"""Leases between processes: one `enable-bucket`, one archiver at a time. No answer rests on them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,209 @@
+"""PURE: what the archive consists of. A file counts once a manifest that names it is committed to the table.
+
+<root>/<bucket>/observations/epochs=<first>_<last>/{regular,irregular}-<nonce>-<n>.parquet
+<root>/<bucket>/epochs/epochs=<first>_<last>/epochs-<nonce>.parquet
+<root>/<bucket>/objects/checkpoint=<at>_<epoch>/part-<nonce>-<n>.parquet
+<root>/<bucket>/histories/checkpoint=<at>_<epoch>/side-<nonce>-<n>.parquet
+<root>/<bucket>/listed/<listing>/part-<n>.parquet          a listing that went straight to Parquet
+<root>/<bucket>/manifests/<name of the manifest>-<nonce>.json  a copy, for the day the table is lost
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Literal
+
+from snapengine.errors import BadData, SchemaTooNew
+
+FORMAT_VERSION: Final = 1
+
+Role = Literal["regular", "irregular", "epochs", "objects", "side"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """A Parquet file of the archive. It never changes."""
+
+    path: str
+    """Below the root, parts separated by `/`."""
+    role: Role
+    """`regular` and `irregular` observations, `epochs`, a checkpoint's `objects`, or its `side` file."""
+    rows: int
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the whole file, hexadecimal."""
+    footer_size: int
+    """Bytes of the Parquet footer, with its length and magic: the end of the file."""
+    footer_sha256: str
+    etag: str | None = None
+    """Where the root is in S3: reads are refused if the object is another by then."""
+    min_key: str = ""
+    max_key: str = ""
+    min_time: int = 0
+    """The least and the greatest event time, UTC milliseconds."""
+    max_time: int = 0
+    max_page: int = 0
+    """The greatest page time of its listed observations; 0 where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """All observations that the epochs `[first, last]` cover and that epoch `first - 1` does not."""
+
+    first: int
+    last: int
+    files: tuple[ArchiveFile, ...]
+    cover: Mapping[int, int]
+    """Of epoch `last`: where the log's tail begins."""
+    last_time: int
+    """Of epoch `last`, UTC milliseconds."""
+    listed_until: int
+    """The greatest page time of any listed observation in epochs up to `last`."""
+    created_at: int
+    leaving_since: int | None = None
+    """From when on its observations may be missing from the table; None as long as all are there."""
+    retired_at: int | None = None
+    """When a longer segment took its place; its files stay for a while for readers who have begun."""
+
+    @property
+    def name(self) -> str:
+        return f"SEGMENT#{self.first:012d}_{self.last:012d}"
+
+    @property
+    def rows(self) -> int:
+        return sum(f.rows for f in self.observations)
+
+    @property
+    def observations(self) -> tuple[ArchiveFile, ...]:
+        return tuple(f for f in self.files if f.role in {"regular", "irregular"})
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The live set of the whole watched bucket at (`at`, `epoch`), resolved."""
+
+    at: int
+    """UTC milliseconds, inclusive."""
+    epoch: int
+    files: tuple[ArchiveFile, ...]
+    """The objects, in key order, and the side file: all observations that `epoch` covers of every key that
+    has an observation of an event or a page later than `at`."""
+    created_at: int
+    retired_at: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"CHECKPOINT#{self.at:015d}_{self.epoch:012d}"
+
+    @property
+    def objects(self) -> tuple[ArchiveFile, ...]:
+        return tuple(f for f in self.files if f.role == "objects")
+
+    @property
+    def side(self) -> tuple[ArchiveFile, ...]:
+        return tuple(f for f in self.files if f.role == "side")
+
+    @property
+    def rows(self) -> int:
+        return sum(f.rows for f in self.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A listing whose observations went straight to Parquet, made visible by one entry of the log."""
+
+    stream: int
+    number: int
+    """The entry that names it."""
+    files: tuple[ArchiveFile, ...]
+    retired_at: int | None = None
+    """When a segment took it over."""
+
+    @property
+    def name(self) -> str:
+        return f"LISTED#{self.stream:06d}_{self.number:012d}"
+
+
+Manifest = Segment | Checkpoint | Listed
+_KINDS: dict[str, type[Any]] = {"SEGMENT": Segment, "CHECKPOINT": Checkpoint, "LISTED": Listed}
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """All manifests of a bucket, read at one time; those that were retired apart."""
+
+    segments: tuple[Segment, ...] = ()
+    """By first epoch, the longest first."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    """By instant, then by epoch."""
+    listed: tuple[Listed, ...] = ()
+    retired: tuple[Manifest, ...] = ()
+
+    @property
+    def last_epoch(self) -> int:
+        """The last archived one; 0 where there is none."""
+        return max((s.last for s in self.segments), default=0)
+
+
+def archive_of(manifests: list[Manifest]) -> Archive:
+    standing = [m for m in manifests if m.retired_at is None]
+    return Archive(
+        segments=tuple(
+            sorted((m for m in standing if isinstance(m, Segment)), key=lambda s: (s.first, -s.last))
+        ),
+        checkpoints=tuple(
+            sorted((m for m in standing if isinstance(m, Checkpoint)), key=lambda c: (c.at, c.epoch))
+        ),
+        listed=tuple(m for m in standing if isinstance(m, Listed)),
+        retired=tuple(m for m in manifests if m.retired_at is not None),
+    )
+
+
+def retired(manifest: Manifest, at: int) -> Manifest:
+    return replace(manifest, retired_at=at)
+
+
+def to_json(manifest: Manifest) -> str:
+    """One line, the same for equal manifests."""
+    body = {"format": FORMAT_VERSION, "kind": manifest.name.partition("#")[0], **asdict(manifest)}
+    if isinstance(manifest, Segment):
+        body["cover"] = {str(stream): last for stream, last in sorted(manifest.cover.items())}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(text: str) -> Manifest:
+    """Raises `SchemaTooNew` for one that a newer snapengine made, `BadData` for what is none."""
+    try:
+        body = json.loads(text)
+        if body["format"] > FORMAT_VERSION:
+            raise SchemaTooNew(
+                f"The archive has format {body['format']}; this snapengine reads up to {FORMAT_VERSION}. "
+                "Upgrade it."
+            )
+        kind = _KINDS[body["kind"]]
+        known = {f.name: body[f.name] for f in fields(kind) if f.name in body}
+        known["files"] = tuple(files_from(body["files"]))
+        if kind is Segment:
+            known["cover"] = {int(stream): last for stream, last in body["cover"].items()}
+        manifest: Manifest = kind(**known)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadData(f"This is no manifest of an archive: {text[:80]!r} ({error!r}).") from error
+    return manifest
+
+
+def files_from(bodies: list[dict[str, Any]]) -> list[ArchiveFile]:
+    """A newer snapengine may have added fields."""
+    names = {f.name for f in fields(ArchiveFile)}
+    return [ArchiveFile(**{name: value for name, value in body.items() if name in names}) for body in bodies]
+
+
+def files_to_payload(files: list[ArchiveFile]) -> bytes:
+    """The payload of a log entry that names Parquet files instead of holding observations."""
+    return json.dumps([asdict(f) for f in files], ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def files_from_payload(payload: bytes) -> list[ArchiveFile]:
+    return files_from(json.loads(payload))
