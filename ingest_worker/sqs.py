@@ -11,9 +11,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ingest_worker.writer import Message
+from snapengine.aws_errors import code_of, translate
 from snapengine.errors import NotFound, Unreachable
 from snapengine.instants import render
-from snapengine.stores.aws_errors import code_of, translate
 
 BATCH: Final = 10
 """SQS's limit of messages for one call."""

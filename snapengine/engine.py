@@ -16,6 +16,7 @@ import boto3
 from botocore.config import Config
 from pydantic import ValidationError
 
+from snapengine.aws_errors import translated
 from snapengine.errors import BadTime, BucketNotEnabled, NoSuchEpoch, NoSuchSnapshot, Refused, UsageError
 from snapengine.fold import merge, removal_of
 from snapengine.gone import gone_versions, why
@@ -26,7 +27,6 @@ from snapengine.reference import checked_bucket, parse_reference
 from snapengine.requiring import require_level
 from snapengine.resolver import covered, resolve, resolve_key
 from snapengine.settings import Settings
-from snapengine.stores.aws_errors import translated
 from snapengine.stores.dynamodb import DynamoDBStore
 from snapengine.stores.objects import S3Objects, StoredVersion
 from snapengine.stores.sqlite import SQLiteStore

@@ -28,6 +28,7 @@
         ├── SchemaTooNew
         ├── LogDamaged
         └── ArchiveDamaged
+            └── ArchiveFileMissing
 
 Each class has a stable `code`, which programs may rely on; the wording of a message may change.
 """
@@ -235,3 +236,10 @@ class ArchiveDamaged(BadData):
     the rest."""
 
     code = "archive-damaged"
+
+
+class ArchiveFileMissing(ArchiveDamaged):
+    """A file of the archive is not there: lost, or let go since its manifest was read. Whoever reads the
+    manifests again and still finds it named has a damaged archive."""
+
+    code = "archive-file-missing"

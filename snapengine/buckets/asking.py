@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from snapengine.aws_errors import bucket_unknown, code_of, translate
 from snapengine.errors import PermissionMissing
-from snapengine.stores.aws_errors import bucket_unknown, code_of, translate
 
 _ACTIONS = {
     # S3's actions are often not named as its operations are (Service Authorization Reference, Amazon S3).

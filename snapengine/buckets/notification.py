@@ -13,6 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from snapengine.aws_errors import code_of
 from snapengine.buckets import rules
 from snapengine.buckets.asking import asking
 from snapengine.buckets.clock import ServerClock
@@ -20,7 +21,6 @@ from snapengine.buckets.reading import notification_at
 from snapengine.buckets.refusals import unknown_elements
 from snapengine.buckets.tools import Tools
 from snapengine.errors import Refused, SnapEngineError
-from snapengine.stores.aws_errors import code_of
 
 Pause = Callable[[float], None]
 """Sleeps for so many seconds."""

@@ -7,13 +7,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from snapengine.aws_errors import code_of, translate
 from snapengine.buckets.asking import asking
 from snapengine.buckets.notification import Pause
 from snapengine.buckets.queues import STORE_TAG, store_tag
 from snapengine.buckets.reading import is_aws, read_queue
 from snapengine.buckets.tools import Tools
 from snapengine.errors import SnapEngineError
-from snapengine.stores.aws_errors import code_of, translate
 
 _DELETED_RECENTLY_SECONDS = 60
 """SQS keeps a deleted queue's name back for so long."""

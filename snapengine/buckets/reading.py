@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from snapengine.aws_errors import code_of
 from snapengine.buckets import queues, rules
 from snapengine.buckets.asking import asking
 from snapengine.buckets.clock import ServerClock
@@ -19,7 +20,6 @@ from snapengine.errors import SnapEngineError
 from snapengine.lease import ENABLE
 from snapengine.model import CREATED
 from snapengine.reference import checked_bucket
-from snapengine.stores.aws_errors import code_of
 
 _SAMPLED = 5
 """How many objects are looked at for a sign of replication."""

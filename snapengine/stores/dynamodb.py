@@ -8,10 +8,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from snapengine.aws_errors import code_of, translate, translated
 from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
 from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot
 from snapengine.stores import dynamodb_codec as codec
-from snapengine.stores.aws_errors import code_of, translate, translated
 
 
 class DynamoDBStore:

@@ -9,10 +9,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from snapengine.aws_errors import THROTTLED, code_of, translate, translated
 from snapengine.errors import BucketNotEnabled, Unreachable
 from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks
 from snapengine.stores import dynamodb_codec as codec
-from snapengine.stores.aws_errors import THROTTLED, code_of, translate, translated
 
 BATCH_ITEMS = 25
 """DynamoDB's limit for BatchWriteItem."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from snapengine.stores.aws_errors import code_of
+from snapengine.aws_errors import code_of
 
 _UNSUPPORTED = {"UnknownOperationException", "UnknownOperation", "NotImplemented", "InvalidAction"}
 

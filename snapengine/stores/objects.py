@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from snapengine.aws_errors import code_of, translate
 from snapengine.errors import (
     BytesUnavailable,
     PermissionMissing,
@@ -16,7 +17,6 @@ from snapengine.errors import (
     VersionGone,
 )
 from snapengine.model import NULL_VERSION, ObjectVersion
-from snapengine.stores.aws_errors import code_of, translate
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
