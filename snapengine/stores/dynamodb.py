@@ -13,6 +13,9 @@ from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
 from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot
 from snapengine.stores import dynamodb_codec as codec
 
+NEAR = 64
+"""So many epochs are read at once instead of being halved further."""
+
 
 class DynamoDBStore:
     """`LogReader` and `Registry` over a boto3 DynamoDB client."""
@@ -33,22 +36,37 @@ class DynamoDBStore:
         item = self._get(codec.epoch_key(bucket), codec.number(number))
         return codec.epoch_from(item) if item else None
 
+    def epochs(self, bucket: str, first: int, last: int) -> Iterator[Epoch]:
+        if first <= last:
+            between = (codec.number(first), codec.number(last))
+            for item in self._query(codec.epoch_key(bucket), between=between):
+                yield codec.epoch_from(item)
+
     def epoch_at(self, bucket: str, time: int) -> Epoch | None:
-        """By bisection: epochs' times rise with their numbers, which have no gaps."""
+        """By bisection: epochs' times rise with their numbers, which may have gaps."""
         newest = self.newest_epoch(bucket)
         if newest is None or newest.time <= time:
             return newest
-        low, high = 0, newest.number  # epoch `low` is not after `time` (0 is none), epoch `high` is
+        low, high = 0, newest.number  # no epoch up to `low` is after `time`, all from `high` on are
         found: Epoch | None = None
-        while high - low > 1:
-            middle = self.epoch(bucket, (low + high) // 2)
-            if middle is None:
-                raise LogDamaged(f"Epoch {(low + high) // 2} of bucket {bucket} is missing.")
-            if middle.time <= time:
-                low, found = middle.number, middle
+        while high - low > NEAR:
+            middle = (low + high) // 2
+            between = (codec.number(low + 1), codec.number(middle))
+            items = self._query(codec.epoch_key(bucket), between=between, ScanIndexForward=False, Limit=1)
+            last = next((codec.epoch_from(item) for item in items), None)
+            if last is not None and last.time > time:
+                high = last.number
             else:
-                high = middle.number
+                low, found = middle, last or found
+        between = (codec.number(low + 1), codec.number(high - 1))
+        if low + 1 < high:
+            for item in self._query(codec.epoch_key(bucket), between=between, ScanIndexForward=False):
+                if (epoch := codec.epoch_from(item)).time <= time:
+                    return epoch
         return found
+
+    def manifests(self, bucket: str) -> list[str]:
+        return [codec.manifest_from(item) for item in self._query(codec.archive_key(bucket))]
 
     def entries(self, bucket: str, stream: int, after: int, to: int) -> Iterator[LogEntry]:
         expected = after + 1
@@ -109,7 +127,8 @@ class DynamoDBStore:
             done = create_table(self._client, self._table)
         if self._put_if(
             {**codec.primary_key("TABLE", "SCHEMA"), "version": codec.to_value(codec.SCHEMA_VERSION)},
-            "attribute_not_exists(PK)",
+            "attribute_not_exists(PK) OR version < :version",
+            values={":version": codec.to_value(codec.SCHEMA_VERSION)},
         ):
             done.append(f"schema version {codec.SCHEMA_VERSION} noted")
         self.check()
@@ -198,6 +217,21 @@ class DynamoDBStore:
             self._client.delete_item(
                 TableName=self._table,
                 Key=codec.primary_key(codec.bucket_key(bucket), f"PROGRESS#{task}"),
+            )
+
+    def put_manifest(self, bucket: str, name: str, body: str, *, replacing: str | None = None) -> bool:
+        """Safe to repeat after a lost reply: the same body again is no other."""
+        item = codec.manifest_item(bucket, name, body)
+        free = "attribute_not_exists(PK)" if replacing is None else "#hash = :replacing"
+        values = {":hash": item["hash"]}
+        if replacing is not None:
+            values[":replacing"] = codec.body_hash(replacing)
+        return self._put_if(item, f"{free} OR #hash = :hash", names={"#hash": "hash"}, values=values)
+
+    def delete_manifest(self, bucket: str, name: str) -> None:
+        with translated(self._target):
+            self._client.delete_item(
+                TableName=self._table, Key=codec.primary_key(codec.archive_key(bucket), name)
             )
 
     def put_snapshot(self, snapshot: Snapshot) -> bool:

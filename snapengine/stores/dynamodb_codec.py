@@ -1,18 +1,20 @@
 """PURE: every key layout and item form of the DynamoDB table, and back.
 
     PK                          SK                                    item
-    LOG#<bucket>#<stream>       <number>                              log entry
-    KEY#<bucket>#<key>          <event time>#<hash>#<stream>#<number> observation by key
+    LOG#<bucket>#<stream>       <number>                              log entry; `form` unless it is "rows"
+    KEY#<bucket>#<key>          <event time>#<hash>#<stream>#<number> observation by key; `expires` if let go
     DONE#<bucket>#<stream>      <number>                              DONE mark
     EPOCH#<bucket>              <number>                              epoch
     BUCKET#<bucket>             CONFIG, LEASE#<task>, PROGRESS#<task> bucket
     BUCKET#<bucket>             CAUGHT_UP, VERIFIED#<hash of prefix>  watermarks
     BUCKETS                     <bucket>                              list of buckets
+    ARCHIVE#<bucket>            <name>                                manifest: `body`, its `hash`
     SNAPSHOT#<bucket>           <name>                                snapshot
     AUDIT                       <time>#<nonce>                        audit line
     TABLE                       SCHEMA                                schema version
 
 An S3 key has up to 1,024 bytes, and so has a DynamoDB sort key: a key never goes into one.
+`expires` is in seconds, as DynamoDB's time to live has it; an item past it that is still there is there.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from hashlib import blake2b
 from typing import Any
+from zlib import compress, decompress
+from zlib import error as ZlibError  # noqa: N812  # named as the exceptions of today are
 
+from snapengine.errors import ArchiveDamaged, BadData
 from snapengine.model import (
     EVENT,
     AuditRecord,
     BucketConfig,
+    EntryForm,
     Epoch,
     LogEntry,
     Observation,
@@ -34,7 +40,10 @@ from snapengine.model import (
     watermarks_of,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: observations may have left the table for the archive. The items of version 1 are items of version 2."""
+EXPIRES = "expires"
+"""The attribute of the table's time to live."""
 Item = dict[str, Any]
 """Attribute values in DynamoDB's wire form: {"PK": {"S": "…"}, …}."""
 
@@ -42,6 +51,9 @@ _NUMBER_WIDTH = 12
 _TIME_WIDTH = 15
 _TEXT_FIELDS = ("sequencer", "etag", "storage_class", "event_name", "listing")
 _NUMBER_FIELDS = ("size", "page_time", "position")
+_PLAIN_BODY = 4_000
+_MAX_BODY = 400_000
+"""Bytes of a manifest: compressed above the one, refused above the other, as an item has at most 409,600."""
 
 
 def log_key(bucket: str, stream: int) -> str:
@@ -74,16 +86,21 @@ def primary_key(pk: str, sk: str) -> Item:
 
 
 def entry_item(entry: LogEntry) -> Item:
-    return {
+    item: Item = {
         **primary_key(log_key(entry.bucket, entry.stream), number(entry.number)),
         "nonce": {"S": entry.nonce},
         "recorded_at": {"N": str(entry.recorded_at)},
         "count": {"N": str(entry.count)},
-        "payload": {"B": entry.payload},
     }
+    if entry.form != "stub":
+        item["payload"] = {"B": entry.payload}
+    if entry.form != "rows":
+        item["form"] = {"S": entry.form}
+    return item
 
 
 def entry_from(bucket: str, stream: int, item: Mapping[str, Any]) -> LogEntry:
+    form: EntryForm = item["form"]["S"] if "form" in item else "rows"
     return LogEntry(
         bucket=bucket,
         stream=stream,
@@ -91,7 +108,8 @@ def entry_from(bucket: str, stream: int, item: Mapping[str, Any]) -> LogEntry:
         nonce=item["nonce"]["S"],
         recorded_at=int(item["recorded_at"]["N"]),
         count=int(item["count"]["N"]),
-        payload=bytes(item["payload"]["B"]),
+        payload=b"" if form == "stub" else bytes(item["payload"]["B"]),
+        form=form,
     )
 
 
@@ -113,6 +131,11 @@ def observation_item(bucket: str, stream: int, entry_number: int, o: Observation
     if o.origin != EVENT:
         item["origin"] = {"S": o.origin}
     return item
+
+
+def leaving(item: Item, expires_at: int) -> Item:
+    """The item, to be removed by the table at `expires_at` (UTC milliseconds) or later, never before."""
+    return {**item, EXPIRES: {"N": str(-(-expires_at // 1000))}}
 
 
 def observation_from(key: str, item: Mapping[str, Any], cover: Mapping[int, int]) -> Observation | None:
@@ -167,6 +190,42 @@ def epoch_from(item: Mapping[str, Any]) -> Epoch:
             },
         ),
     )
+
+
+def archive_key(bucket: str) -> str:
+    return f"ARCHIVE#{bucket}"
+
+
+def manifest_item(bucket: str, name: str, body: str) -> Item:
+    """Raises `BadData` for one that no item can hold."""
+    data = body.encode()
+    item: Item = {**primary_key(archive_key(bucket), name), "hash": body_hash(body)}
+    if len(data) <= _PLAIN_BODY:
+        return {**item, "body": {"S": body}}
+    packed = compress(data, level=9)
+    if len(packed) > _MAX_BODY:
+        raise BadData(
+            f"Manifest {name} of bucket {bucket} has {len(packed):,} bytes when compressed; "
+            f"DynamoDB takes up to {_MAX_BODY:,}. Let it name fewer and larger files."
+        )
+    return {**item, "body": {"B": packed}}
+
+
+def manifest_from(item: Mapping[str, Any]) -> str:
+    """The body. Raises `ArchiveDamaged` if it is not the one that was put."""
+    content = item["body"]
+    try:
+        body = content["S"] if "S" in content else decompress(bytes(content["B"])).decode()
+    except (ZlibError, UnicodeDecodeError) as error:
+        raise ArchiveDamaged(f"Manifest {item['SK']['S']} in the table cannot be read: {error}.") from error
+    if item["hash"] != body_hash(body):
+        raise ArchiveDamaged(f"Manifest {item['SK']['S']} in the table is not the one that was put there.")
+    return str(body)
+
+
+def body_hash(body: str) -> dict[str, Any]:
+    """Tells a manifest from another of its name, so that a condition need not send it whole."""
+    return {"S": blake2b(body.encode(), digest_size=16).hexdigest()}
 
 
 def config_item(config: BucketConfig) -> Item:

@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from snapengine.aws_errors import THROTTLED, code_of, translate, translated
-from snapengine.errors import BucketNotEnabled, Unreachable
+from snapengine.errors import BucketNotEnabled, LogDamaged, Unreachable
 from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks
 from snapengine.stores import dynamodb_codec as codec
 
@@ -68,21 +68,45 @@ class DynamoDBLog:
     ) -> None:
         """Safe to repeat: the same observations give the same items. DynamoDB refuses a batch that names
         an item twice, so equal observations are written once."""
+        await self._write_all(bucket, stream, number, observations, None)
+
+    async def let_go(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation], expires_at: int
+    ) -> None:
+        """Writes the items again, with their time to live. Safe to repeat. Items that are gone come back for
+        a while, and so they do without an end if a writer that slept puts them again: no answer changes."""
+        await self._write_all(bucket, stream, number, observations, expires_at)
+
+    async def _write_all(
+        self,
+        bucket: str,
+        stream: int,
+        number: int,
+        observations: Sequence[Observation],
+        expires_at: int | None,
+    ) -> None:
         unique = list(dict.fromkeys(observations))
         batches = [unique[i : i + BATCH_ITEMS] for i in range(0, len(unique), BATCH_ITEMS)]
         try:
             async with asyncio.TaskGroup() as group:
                 for batch in batches:
-                    group.create_task(self._write_batch(bucket, stream, number, batch))
+                    group.create_task(self._write_batch(bucket, stream, number, batch, expires_at))
         except ExceptionGroup as failed:  # one batch's failure stops the others; one error tells it
             raise failed.exceptions[0] from failed
 
     async def _write_batch(
-        self, bucket: str, stream: int, number: int, observations: Sequence[Observation]
+        self,
+        bucket: str,
+        stream: int,
+        number: int,
+        observations: Sequence[Observation],
+        expires_at: int | None,
     ) -> None:
         """The items are made when it is their turn: those of a whole entry at once would hold up the loop."""
         async with self._slots:
-            items = (codec.observation_item(bucket, stream, number, o) for o in observations)
+            items = [codec.observation_item(bucket, stream, number, o) for o in observations]
+            if expires_at is not None:
+                items = [codec.leaving(item, expires_at) for item in items]
             await self._write([{"PutRequest": {"Item": item}} for item in items])
 
     async def _write(self, requests: list[dict[str, Any]]) -> None:
@@ -117,6 +141,35 @@ class DynamoDBLog:
             raise translate(error, self._target) from error
         unprocessed: list[dict[str, Any]] = reply.get("UnprocessedItems", {}).get(self._table, [])
         return unprocessed
+
+    async def put_listed(self, bucket: str, name: str, body: str) -> None:
+        """After a lost reply the same call finds its own manifest, and leaves it."""
+        try:
+            await self._put_if_free(codec.manifest_item(bucket, name, body))
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise translate(error, self._target) from error
+        except BotoCoreError as error:
+            raise translate(error, self._target) from error
+
+    async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
+        try:
+            await self._client.update_item(
+                TableName=self._table,
+                Key=codec.primary_key(codec.log_key(bucket, stream), codec.number(number)),
+                UpdateExpression="REMOVE payload SET #form = :stub",
+                ConditionExpression="attribute_exists(PK)",
+                ExpressionAttributeNames={"#form": "form"},
+                ExpressionAttributeValues={":stub": codec.to_value("stub")},
+            )
+        except ClientError as error:
+            if code_of(error) == "ConditionalCheckFailedException":
+                raise LogDamaged(
+                    f"Entry {number} of stream {stream} of bucket {bucket} is missing."
+                ) from error
+            raise translate(error, self._target) from error
+        except BotoCoreError as error:
+            raise translate(error, self._target) from error
 
     async def mark_done(self, bucket: str, stream: int, number: int) -> None:
         with translated(self._target):

@@ -1,4 +1,4 @@
-"""Creating the DynamoDB table: on-demand, encrypted, protected from deletion, with point-in-time recovery."""
+"""Creating the DynamoDB table: on-demand, encrypted, protected from deletion, recovery, time to live."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from snapengine.aws_errors import code_of
+from snapengine.stores.dynamodb_codec import EXPIRES
 
 _UNSUPPORTED = {"UnknownOperationException", "UnknownOperation", "NotImplemented", "InvalidAction"}
 
@@ -27,7 +28,7 @@ def create_table(client: Any, table: str) -> list[str]:
             if after.get("DeletionProtectionEnabled")
             else "WARNING: this endpoint does not offer deletion protection"
         )
-    return done + _switch_on_recovery(client, table)
+    return done + _switch_on_recovery(client, table) + _switch_on_expiry(client, table)
 
 
 def _create(client: Any, table: str) -> list[str]:
@@ -67,3 +68,24 @@ def _switch_on_recovery(client: Any, table: str) -> list[str]:
             return ["WARNING: this endpoint does not offer point-in-time recovery"]
         raise
     return ["point-in-time recovery switched on"]
+
+
+def _switch_on_expiry(client: Any, table: str) -> list[str]:
+    """AWS takes up to an hour to put it into effect; items may be given their time before."""
+    try:
+        now = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+        if now.get("TimeToLiveStatus") in {"ENABLED", "ENABLING"}:
+            if now.get("AttributeName") == EXPIRES:
+                return []
+            other = now.get("AttributeName")
+            return [
+                f"WARNING: time to live goes by attribute {other}, not {EXPIRES}: nothing leaves the table"
+            ]
+        client.update_time_to_live(
+            TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES}
+        )
+    except ClientError as error:
+        if code_of(error) in _UNSUPPORTED:
+            return ["WARNING: this endpoint does not offer a time to live; nothing will leave the table"]
+        raise
+    return [f"time to live switched on, by the attribute {EXPIRES}"]

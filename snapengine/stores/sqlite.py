@@ -11,6 +11,10 @@ from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
 from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot, Watermarks
 from snapengine.stores.sqlite_database import ENTRY_COLUMNS, SCHEMA_VERSION, Database
 
+ENTRIES_AT_ONCE = 64
+EPOCHS_AT_ONCE = 1_000
+"""How many are read in one go: the database is not held, nor memory filled, for longer."""
+
 
 class SQLiteStore:
     """`LogReader` and `Registry` over one SQLite file."""
@@ -33,15 +37,21 @@ class SQLiteStore:
 
     def entries_found(self, bucket: str, stream: int, after: int, to: int) -> Iterator[LogEntry]:
         """Those of the entries `(after, to]` that are there."""
-        rows = self._run(
-            f"SELECT {ENTRY_COLUMNS} FROM log "  # noqa: S608  # a constant
-            "WHERE bucket = ? AND stream = ? AND number > ? AND number <= ? ORDER BY number",
-            bucket,
-            stream,
-            after,
-            to,
-        )
-        return (LogEntry(*row) for row in rows)
+        while after < to:
+            rows = self._run(
+                f"SELECT {ENTRY_COLUMNS} FROM log "  # noqa: S608  # a constant
+                "WHERE bucket = ? AND stream = ? AND number > ? AND number <= ? ORDER BY number LIMIT ?",
+                bucket,
+                stream,
+                after,
+                to,
+                ENTRIES_AT_ONCE,
+            )
+            for row in rows:
+                yield LogEntry(*row)
+            if len(rows) < ENTRIES_AT_ONCE:
+                return
+            after = rows[-1][2]
 
     def key_history(self, bucket: str, key: str, cover: Mapping[int, int]) -> list[Observation]:
         rows = self._run(
@@ -58,12 +68,33 @@ class SQLiteStore:
     def epoch_at(self, bucket: str, time: int) -> Epoch | None:
         return self._epoch("bucket = ? AND time <= ? ORDER BY number DESC LIMIT 1", bucket, time)
 
+    def epochs(self, bucket: str, first: int, last: int) -> Iterator[Epoch]:
+        while first <= last:
+            found = self._epochs(
+                "bucket = ? AND number BETWEEN ? AND ? ORDER BY number LIMIT ?",
+                bucket,
+                first,
+                last,
+                EPOCHS_AT_ONCE,
+            )
+            yield from found
+            if len(found) < EPOCHS_AT_ONCE:
+                return
+            first = found[-1].number + 1
+
     def _epoch(self, where: str, *values: Any) -> Epoch | None:
+        return next(iter(self._epochs(where, *values)), None)
+
+    def _epochs(self, where: str, *values: Any) -> list[Epoch]:
         rows = self._run(f"SELECT number, time, cover, watermarks FROM epoch WHERE {where}", *values)  # noqa: S608  # `where` is one of the literals above
-        if not rows:
-            return None
-        number, time, cover, watermarks = rows[0]
-        return Epoch(number, time, dict(json.loads(cover)), Watermarks(**_known(Watermarks, watermarks)))
+        return [
+            Epoch(number, time, dict(json.loads(cover)), Watermarks(**_known(Watermarks, watermarks)))
+            for number, time, cover, watermarks in rows
+        ]
+
+    def manifests(self, bucket: str) -> list[str]:
+        rows = self._run("SELECT body FROM manifest WHERE bucket = ? ORDER BY name", bucket)
+        return [body for (body,) in rows]
 
     # The registry
 
@@ -128,6 +159,26 @@ class SQLiteStore:
 
     def clear_progress(self, bucket: str, task: str) -> None:
         self._run("DELETE FROM progress WHERE bucket = ? AND task = ?", bucket, task)
+
+    def put_manifest(self, bucket: str, name: str, body: str, *, replacing: str | None = None) -> bool:
+        if replacing is None:
+            return self._database.change(
+                "INSERT INTO manifest VALUES (?1, ?2, ?3) ON CONFLICT (bucket, name) "
+                "DO UPDATE SET body = excluded.body WHERE body = excluded.body",
+                bucket,
+                name,
+                body,
+            )
+        return self._database.change(
+            "UPDATE manifest SET body = ?3 WHERE bucket = ?1 AND name = ?2 AND body IN (?3, ?4)",
+            bucket,
+            name,
+            body,
+            replacing,
+        )
+
+    def delete_manifest(self, bucket: str, name: str) -> None:
+        self._run("DELETE FROM manifest WHERE bucket = ? AND name = ?", bucket, name)
 
     def put_snapshot(self, snapshot: Snapshot) -> bool:
         return self._database.change(

@@ -11,15 +11,20 @@ from typing import Any
 
 from snapengine.errors import LogDamaged, TableMissing, Unreachable
 
-SCHEMA_VERSION = 1
-TABLES = """
+SCHEMA_VERSION = 2
+_MANIFEST = """CREATE TABLE IF NOT EXISTS manifest (
+    bucket TEXT, name TEXT, body TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID"""
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS log (
     bucket TEXT, stream INTEGER, number INTEGER, nonce TEXT NOT NULL, recorded_at INTEGER NOT NULL,
     count INTEGER NOT NULL, payload BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+    form TEXT NOT NULL DEFAULT 'rows',
     PRIMARY KEY (bucket, stream, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS by_key (
-    bucket TEXT, key TEXT, stream INTEGER, number INTEGER, observation TEXT,
+    bucket TEXT, key TEXT, stream INTEGER, number INTEGER, observation TEXT, expires INTEGER,
     PRIMARY KEY (bucket, key, stream, number, observation)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_key_expires ON by_key (expires) WHERE expires IS NOT NULL;
+{_MANIFEST};
 CREATE TABLE IF NOT EXISTS epoch (
     bucket TEXT, number INTEGER, time INTEGER NOT NULL, cover TEXT NOT NULL, watermarks TEXT NOT NULL,
     PRIMARY KEY (bucket, number)) WITHOUT ROWID;
@@ -36,12 +41,22 @@ CREATE TABLE IF NOT EXISTS snapshot (
     bucket TEXT, name TEXT, body TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, body TEXT NOT NULL);
 """
-ENTRY_COLUMNS = "bucket, stream, number, nonce, recorded_at, count, payload"
+_FROM_1 = (
+    "ALTER TABLE log ADD COLUMN form TEXT NOT NULL DEFAULT 'rows'",
+    "ALTER TABLE by_key ADD COLUMN expires INTEGER",
+    "CREATE INDEX by_key_expires ON by_key (expires) WHERE expires IS NOT NULL",
+    _MANIFEST,
+)
+"""What makes a database of version 1 one of version 2."""
+ENTRY_COLUMNS = "bucket, stream, number, nonce, recorded_at, count, payload, form"
 MEMORY = ":memory:"
 
 
 class Database:
-    """A connection that threads share. `:memory:` lives as long as this object."""
+    """A connection that threads share. `:memory:` lives as long as this object.
+
+    A file that an older snapengine made is upgraded in place by whoever opens it.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -54,15 +69,16 @@ class Database:
     def create(self) -> bool:
         """Create file and tables where they are missing. True if they were."""
         with self.lock:
-            if self._connection is None:
-                if self.path != MEMORY:
-                    Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                self._connection, self._pid = _connect(self.path), os.getpid()
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version:
-                return False
-            self._connection.executescript(TABLES)
-            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if self._connection is None and self.path != MEMORY:
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            connection = self._connection or self._connect()
+            try:
+                if _version(connection):
+                    return False
+                connection.executescript(TABLES)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            except sqlite3.Error as error:
+                raise self._translate(error) from error
             return True
 
     def schema_version(self) -> int:
@@ -86,7 +102,7 @@ class Database:
             self.run(sql, *values)
             return connection.total_changes > before
 
-    def insert_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    def change_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """All rows in one transaction, or none."""
         with self.lock:
             connection = self._open()
@@ -102,8 +118,22 @@ class Database:
             # No connection yet, or one that came through a fork, which SQLite forbids.
             if not Path(self.path).exists():
                 raise TableMissing(f"There is no database {self.path}. Create it with `snapengine init`.")
-            self._connection, self._pid = _connect(self.path), os.getpid()
+            return self._connect()
         return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            _upgrade(connection)
+        except sqlite3.Error as error:
+            if connection:
+                connection.close()
+            raise self._translate(error) from error
+        self._connection, self._pid = connection, os.getpid()
+        return connection
 
     def _translate(self, error: sqlite3.Error) -> Exception:
         if "no such table" in str(error):
@@ -113,8 +143,18 @@ class Database:
         return LogDamaged(f"{self.path} cannot be used as a snapengine database: {error}.")
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """In one transaction, so that of several processes that open the file one does it."""
+    if _version(connection) != 1:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        if _version(connection) == 1:
+            for statement in _FROM_1:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    return int(version)

@@ -6,30 +6,42 @@ import json
 from asyncio import to_thread
 from collections.abc import Sequence
 from dataclasses import asdict
+from time import time_ns
 
-from snapengine.errors import BucketNotEnabled
+from snapengine.errors import BucketNotEnabled, LogDamaged
 from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks, watermarks_of
+from snapengine.observation_codec import MAX_ROWS
+from snapengine.ports import Clock
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import ENTRY_COLUMNS, Database
+
+SWEPT_AT_ONCE = 4 * MAX_ROWS
+
+
+def _now() -> int:
+    return time_ns() // 1_000_000
 
 
 class SQLiteLog:
     """`LogStore` over one SQLite file. There are no lost replies: a statement has happened or raised."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock = _now) -> None:
+        """`clock`: by which by-key rows that were let go leave."""
         self._database = database
+        self._clock = clock
         self._store = SQLiteStore(database)
 
     async def put_entry(self, entry: LogEntry) -> bool:
         def put() -> bool:
             place = (entry.bucket, entry.stream, entry.number)
             self._database.run(
-                f"INSERT OR IGNORE INTO log ({ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
+                f"INSERT OR IGNORE INTO log ({ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
                 *place,
                 entry.nonce,
                 entry.recorded_at,
                 entry.count,
-                entry.payload,
+                b"" if entry.form == "stub" else entry.payload,
+                entry.form,
             )
             rows = self._database.run(
                 "SELECT nonce FROM log WHERE bucket = ? AND stream = ? AND number = ?", *place
@@ -48,7 +60,52 @@ class SQLiteLog:
     ) -> None:
         rows = [(bucket, o.key, stream, number, json.dumps(o)) for o in observations]
         await to_thread(
-            self._database.insert_many, "INSERT OR IGNORE INTO by_key VALUES (?, ?, ?, ?, ?)", rows
+            self._database.change_many,
+            "INSERT OR IGNORE INTO by_key (bucket, key, stream, number, observation) VALUES (?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    async def put_listed(self, bucket: str, name: str, body: str) -> None:
+        await to_thread(
+            self._database.run, "INSERT OR IGNORE INTO manifest VALUES (?, ?, ?)", bucket, name, body
+        )
+
+    async def let_go(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation], expires_at: int
+    ) -> None:
+        rows = [(expires_at, bucket, o.key, stream, number, json.dumps(o)) for o in observations]
+
+        def mark() -> None:
+            self._database.change_many(
+                "UPDATE by_key SET expires = ? "
+                "WHERE bucket = ? AND key = ? AND stream = ? AND number = ? AND observation = ?",
+                rows,
+            )
+            self._sweep()
+
+        await to_thread(mark)
+
+    async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
+        def stub() -> None:
+            if not self._database.change(
+                "UPDATE log SET payload = x'', form = 'stub' WHERE bucket = ? AND stream = ? AND number = ?",
+                bucket,
+                stream,
+                number,
+            ):
+                raise LogDamaged(f"Entry {number} of stream {stream} of bucket {bucket} is missing.")
+            self._sweep()
+
+        await to_thread(stub)
+
+    def _sweep(self) -> None:
+        """Remove by-key rows whose time is over, some of them: nobody else does, as DynamoDB does by itself.
+        Letting go and stubbing take turns at it, and each takes away more than an entry has."""
+        self._database.run(
+            "DELETE FROM by_key WHERE (bucket, key, stream, number, observation) IN ("
+            "SELECT bucket, key, stream, number, observation FROM by_key WHERE expires <= ? LIMIT ?)",
+            self._clock(),
+            SWEPT_AT_ONCE,
         )
 
     async def mark_done(self, bucket: str, stream: int, number: int) -> None:

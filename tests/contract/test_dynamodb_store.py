@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from snapengine.errors import SchemaTooNew, TableMissing
 from snapengine.stores.dynamodb import DynamoDBStore
+from snapengine.stores.dynamodb_codec import primary_key
 from snapengine.stores.dynamodb_log import DynamoDBLog
 from snapengine.testing.store_contract import Backend, StoreContract, config
 
@@ -86,10 +87,9 @@ def test_a_table_of_a_newer_snapengine_is_refused(moto_url: str) -> None:
     table = f"t{uuid4().hex}"
     store = DynamoDBStore(client(moto_url), table)
     store.create()
-    client(moto_url).put_item(
-        TableName=table, Item={"PK": {"S": "TABLE"}, "SK": {"S": "SCHEMA"}, "version": {"N": "2"}}
-    )
-    with pytest.raises(SchemaTooNew, match="schema 2"):
+    newer = {**primary_key("TABLE", "SCHEMA"), "version": {"N": "99"}}
+    client(moto_url).put_item(TableName=table, Item=newer)
+    with pytest.raises(SchemaTooNew, match="schema 99"):
         store.check()
     with pytest.raises(SchemaTooNew):
         store.create()
