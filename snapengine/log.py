@@ -2,7 +2,8 @@
 
 A stream is a contiguous prefix that only grows at its end. Entry n+1 is put, on condition that it does not
 exist, only by a writer that knows entry n to exist; so nothing ever lands in a stream's past, whatever
-clocks, pauses or retries do. An entry counts once its by-key items are written and it is marked DONE.
+clocks, pauses or retries do. An entry counts once its by-key items (or, if it names Parquet files, their
+manifest) are written and it is marked DONE.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from secrets import token_hex
 
-from snapengine.errors import LogDamaged
-from snapengine.model import Epoch, LogEntry, Observation, Watermarks
+from snapengine.archive.manifest import ArchiveFile, Listed, files_from_payload, files_to_payload, to_json
+from snapengine.errors import BadData, LogDamaged
+from snapengine.model import EntryForm, Epoch, LogEntry, Observation, Watermarks
 from snapengine.observation_codec import decode, pack
 from snapengine.ports import Clock, LogStore
+
+MAX_FILES_BYTES = 380_000
+"""Of a payload that names files, so that it fits into an item of DynamoDB (400 KB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,9 @@ class StreamWriter:
         completions: list[asyncio.Task[None]] = []
         try:
             for chunk, payload in pack(unique):
-                place = await self._put(bucket, len(chunk), payload)
-                committed.append(place)
-                completions.append(asyncio.create_task(complete(self._store, place, chunk)))
+                entry = await self._put(bucket, len(chunk), payload, "rows")
+                committed.append(Committed(bucket, entry.stream, entry.number))
+                completions.append(asyncio.create_task(complete(self._store, entry, chunk)))
             await asyncio.gather(*completions)
         except BaseException:
             for task in completions:
@@ -64,7 +69,24 @@ class StreamWriter:
             raise
         return committed
 
-    async def _put(self, bucket: str, count: int, payload: bytes) -> Committed:
+    async def append_files(self, bucket: str, files: Sequence[ArchiveFile], count: int) -> Committed:
+        """Commit the `count` observations that Parquet files hold, all with one entry; when this returns,
+        their manifest stands and the entry is DONE.
+
+        The files must be whole and where they stay. Raises what the store raises; the observations may then
+        be committed, and the call may be repeated with the same files. `BadData` if they are too many.
+        """
+        payload = files_to_payload(list(files))
+        if len(payload) > MAX_FILES_BYTES:
+            raise BadData(
+                f"{len(files):,} files of bucket {bucket} do not fit one entry of its log. "
+                "Write fewer and larger ones."
+            )
+        entry = await self._put(bucket, count, payload, "files")
+        await complete(self._store, entry)
+        return Committed(bucket, entry.stream, entry.number)
+
+    async def _put(self, bucket: str, count: int, payload: bytes, form: EntryForm) -> LogEntry:
         tail = self._tails.setdefault(bucket, _Tail())
         async with tail.lock:
             if tail.stream is None or tail.last is None:
@@ -73,10 +95,10 @@ class StreamWriter:
             nonce = token_hex(12)
             while True:
                 number = tail.last + 1
-                entry = LogEntry(bucket, tail.stream, number, nonce, self._clock(), count, payload)
+                entry = LogEntry(bucket, tail.stream, number, nonce, self._clock(), count, payload, form)
                 if await self._store.put_entry(entry):
                     tail.last = number
-                    return Committed(bucket, tail.stream, number)
+                    return entry
                 tail.last = await self._store.head(bucket, tail.stream)
 
     async def _choose_stream(self, bucket: str) -> int:
@@ -93,10 +115,31 @@ class _Tail:
         self.last: int | None = None
 
 
-async def complete(store: LogStore, place: Committed, observations: Sequence[Observation]) -> None:
-    """Write an entry's by-key items, a pure function of it, and then its DONE mark. Safe to repeat."""
-    await store.put_by_key(place.bucket, place.stream, place.number, observations)
-    await store.mark_done(place.bucket, place.stream, place.number)
+async def complete(
+    store: LogStore, entry: LogEntry, observations: Sequence[Observation] | None = None
+) -> None:
+    """Write what makes an entry seen, a pure function of it, and then its DONE mark. Safe to repeat.
+
+    Observations become by-key items, named files a `Listed` manifest; of a stub the archive has all.
+    `observations` spares decoding the payload to a caller that has them.
+    """
+    if entry.form == "rows":
+        rows = decode(entry.payload) if observations is None else observations
+        await store.put_by_key(entry.bucket, entry.stream, entry.number, rows)
+    elif entry.form == "files":
+        listed = Listed(entry.stream, entry.number, _files_of(entry))
+        await store.put_listed(entry.bucket, listed.name, to_json(listed))
+    await store.mark_done(entry.bucket, entry.stream, entry.number)
+
+
+def _files_of(entry: LogEntry) -> tuple[ArchiveFile, ...]:
+    try:
+        return tuple(files_from_payload(entry.payload))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LogDamaged(
+            f"Entry {entry.number} of stream {entry.stream} of bucket {entry.bucket} should name files, "
+            f"and cannot be read: {error}."
+        ) from error
 
 
 class EpochCutter:
@@ -164,7 +207,7 @@ class EpochCutter:
         entry = await self._store.get_entry(self._bucket, stream, number)
         if entry is None:
             raise LogDamaged(f"Entry {number} of stream {stream} of bucket {self._bucket} is missing.")
-        await complete(self._store, Committed(self._bucket, stream, number), decode(entry.payload))
+        await complete(self._store, entry)
 
 
 def _of_no_entries(marks: Watermarks) -> Watermarks:

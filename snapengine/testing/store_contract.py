@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from snapengine.errors import BucketNotEnabled, LogDamaged
-from snapengine.log import Committed, EpochCutter, StreamWriter, complete
+from snapengine.log import EpochCutter, StreamWriter, complete
 from snapengine.model import (
     CREATED,
     VERSION_DELETED,
@@ -228,7 +228,7 @@ class StoreContract:
         theirs, mine = observation(1), observation(2)
         await backend.log.put_entry(entry(1, theirs, nonce="b"))
         assert not await backend.log.put_entry(entry(1, mine, nonce="a"))
-        await complete(backend.log, Committed(BUCKET, 0, 1), [theirs])
+        await complete(backend.log, entry(1, theirs, nonce="b"))
         epoch = await EpochCutter(backend.log, BUCKET, clock).cut()
         assert backend.store.key_history(BUCKET, "k0002", epoch.cover) == []
 

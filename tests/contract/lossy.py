@@ -36,6 +36,19 @@ class LossyStore:
     async def mark_done(self, bucket: str, stream: int, number: int) -> None:
         await self._call("mark_done", lambda: self._store.mark_done(bucket, stream, number))
 
+    async def put_listed(self, bucket: str, name: str, body: str) -> None:
+        await self._call("put_listed", lambda: self._store.put_listed(bucket, name, body))
+
+    async def let_go(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation], expires_at: int
+    ) -> None:
+        await self._call(
+            "let_go", lambda: self._store.let_go(bucket, stream, number, observations, expires_at)
+        )
+
+    async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
+        await self._call("stub_entry", lambda: self._store.stub_entry(bucket, stream, number))
+
     async def _call(self, step: str, call: Callable[[], Awaitable[Any]]) -> Any:
         fault = self._faults[step].pop(0) if self._faults.get(step) else None
         if fault == "before":

@@ -16,6 +16,7 @@ from snapengine.errors import SchemaTooNew, TableMissing
 from snapengine.stores.dynamodb import DynamoDBStore
 from snapengine.stores.dynamodb_codec import primary_key
 from snapengine.stores.dynamodb_log import DynamoDBLog
+from snapengine.testing.archive_contract import ArchiveContract
 from snapengine.testing.store_contract import Backend, StoreContract, config
 
 
@@ -41,7 +42,7 @@ async def backend_at(url: str) -> AsyncIterator[Backend]:
         yield Backend(DynamoDBLog(log_client, table), store)
 
 
-class TestOnMoto(StoreContract):
+class TestOnMoto(StoreContract, ArchiveContract):
     @pytest.fixture
     async def backend(self, moto_url: str) -> AsyncIterator[Backend]:
         async for backend in backend_at(moto_url):
@@ -50,7 +51,7 @@ class TestOnMoto(StoreContract):
 
 @pytest.mark.services
 @pytest.mark.xdist_group("dynamodb-local")
-class TestOnDynamoDBLocal(StoreContract):
+class TestOnDynamoDBLocal(StoreContract, ArchiveContract):
     @pytest.fixture
     async def backend(self, dynamodb_local_server: Any) -> AsyncIterator[Backend]:
         async for backend in backend_at(dynamodb_local_server.endpoint_url):

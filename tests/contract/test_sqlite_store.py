@@ -11,6 +11,7 @@ from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import Database
 from snapengine.stores.sqlite_log import SQLiteLog
+from snapengine.testing.archive_contract import ArchiveContract
 from snapengine.testing.store_contract import BUCKET, Backend, StoreContract, config, entry, observation
 
 
@@ -21,13 +22,13 @@ def _backend(database: Database) -> Backend:
     return Backend(SQLiteLog(database), store)
 
 
-class TestInMemory(StoreContract):
+class TestInMemory(StoreContract, ArchiveContract):
     @pytest.fixture
     def backend(self) -> Backend:
         return _backend(Database(":memory:"))
 
 
-class TestInAFile(StoreContract):
+class TestInAFile(StoreContract, ArchiveContract):
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Backend:
         return _backend(Database(str(tmp_path / "new folder" / "log.db")))

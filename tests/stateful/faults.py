@@ -13,7 +13,7 @@ from snapengine.ports import LogStore
 from tests.contract.lossy import LossyStore
 
 T = TypeVar("T")
-Step = Literal["put_entry", "put_by_key", "mark_done", "put_epoch"]
+Step = Literal["put_entry", "put_by_key", "put_listed", "mark_done", "put_epoch", "let_go", "stub_entry"]
 STEPS: tuple[Step, ...] = ("put_entry", "put_by_key", "mark_done")
 Kind = Literal["before", "after", "late", "sleep"]
 """`before`: the call fails and nothing happens. `after`: it happens and the reply is lost. `late`: the reply
@@ -68,6 +68,20 @@ class FaultyStore(LossyStore):
     ) -> None:
         await self._sleep("put_by_key")
         await super().put_by_key(bucket, stream, number, observations)
+
+    async def put_listed(self, bucket: str, name: str, body: str) -> None:
+        await self._sleep("put_listed")
+        await super().put_listed(bucket, name, body)
+
+    async def let_go(
+        self, bucket: str, stream: int, number: int, observations: Sequence[Observation], expires_at: int
+    ) -> None:
+        await self._sleep("let_go")
+        await super().let_go(bucket, stream, number, observations, expires_at)
+
+    async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
+        await self._sleep("stub_entry")
+        await super().stub_entry(bucket, stream, number)
 
     async def mark_done(self, bucket: str, stream: int, number: int) -> None:
         await self._sleep("mark_done")
