@@ -1,0 +1,279 @@
+"""Reads Parquet files of the archive: only the bytes that are wanted, and none that was not verified.
+
+The manifest vouches for the footer, the footer (see `writing`) for each 64 KiB before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from snapengine.archive.cache import Cache
+from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile
+from snapengine.archive.pieces import GAP, REQUEST, Piece, data_end, merged, pieces_of, sparse_file
+from snapengine.archive.roots import Root
+from snapengine.archive.writing import BLOCK, BLOCKS, FORMAT
+from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, SchemaTooNew
+
+SMALL: Final = 16 * 1024 * 1024
+"""Up to so many bytes a file is read at once when most of it is wanted."""
+TINY: Final = 4 * 1024 * 1024
+"""Up to so many bytes it is read at once whichever columns are wanted."""
+_FOOTERS: Final = 64 * 1024 * 1024
+"""Bytes of footers that are kept in memory."""
+
+
+class Group(NamedTuple):
+    """A row group."""
+
+    rows: int
+    min_key: str
+    max_key: str
+    """Exact; both empty where the file has no keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    metadata: Any
+    blocks: tuple[int, ...]
+    """CRC-32s."""
+    groups: tuple[Group, ...]
+    columns: tuple[str, ...]
+    size: int
+
+
+class ArchiveReader:
+    """Thread-safe. `workers`: how many requests one `read` has in flight at most.
+
+    All raise `ArchiveFileMissing` and `ArchiveDamaged`, which name the file, and `SchemaTooNew`.
+    """
+
+    def __init__(self, root: Root, cache: Cache | None = None, workers: int = 8) -> None:
+        self.root: Final = root
+        self.requests = 0
+        """Made of the root, not of the cache."""
+        self.bytes_read = 0
+        self._cache = cache
+        self._workers = workers
+        self._lock = Lock()
+        self._footers: OrderedDict[str, _Footer] = OrderedDict()
+
+    def groups(self, file: ArchiveFile) -> Sequence[Group]:
+        """The file's row groups, in order; one request for the footer, or none if it is known."""
+        return self._footer(file).groups
+
+    def read(
+        self, file: ArchiveFile, *, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The rows of these row groups (None: all), in the file's order, with these columns, in this order.
+
+        Requests: one for a small file of which most is wanted. Otherwise one for the footer, if it is not
+        known, and then concurrently those for the column chunks, near ones together.
+        """
+        whole = self._whole(file, groups, columns)
+        footer = self._footer_of(file, whole[-file.footer_size :]) if whole else self._footer(file)
+        names = list(footer.columns if columns is None else columns)
+        if not names or set(names) - set(footer.columns):
+            raise ValueError(f"{self._name(file)} has the columns {footer.columns}, not {names}")
+        indices = sorted(set(range(len(footer.groups)) if groups is None else groups))
+        if whole is None:
+            pieces = pieces_of(footer.metadata, indices, names, file.size - file.footer_size, BLOCK)
+            if file.size <= SMALL and 2 * sum(p.end - p.start for p in pieces) >= file.size:
+                whole = self._fetch_whole(file)
+            else:
+                parts = self._fetch(file, footer, pieces)
+        with self._decoding(file):
+            source = pa.BufferReader(whole) if whole else sparse_file(file.size, parts)
+            parquet = pq.ParquetFile(
+                source, metadata=footer.metadata, pre_buffer=False, page_checksum_verification=True
+            )
+            table = parquet.read_row_groups(indices, columns=names) if indices else _empty(parquet)
+        rows = sum(footer.groups[index].rows for index in indices)
+        if table.num_rows != rows:
+            raise self._damaged(file, f"has {table.num_rows} rows where its footer says {rows}")
+        return table.select(names).replace_schema_metadata(None)
+
+    def check(self, file: ArchiveFile) -> None:
+        """Read the whole file from the root, past the cache, in bounded memory, and compare its hash."""
+        with self._lock:
+            self.requests += 1
+        size = self.root.size(file.path)
+        if size is None:
+            raise ArchiveFileMissing(f"{self._name(file)}, a file of the archive, is missing.")
+        if size != file.size:
+            raise self._damaged(file, f"has {size} bytes instead of {file.size}")
+        found = hashlib.sha256()
+        for start in range(0, file.size, REQUEST):
+            found.update(self._request(file, Piece(start, min(start + REQUEST, file.size))))
+        if found.hexdigest() != file.sha256:
+            raise self._damaged(file, "has another hash than its manifest says")
+
+    # Footers
+
+    def _footer(self, file: ArchiveFile) -> _Footer:
+        with self._lock:
+            if known := self._footers.get(file.sha256):
+                self._footers.move_to_end(file.sha256)
+                return known
+        piece = Piece(file.size - file.footer_size, file.size)
+        data = self._cached(file, piece)
+        if data is None or hashlib.sha256(data).hexdigest() != file.footer_sha256:
+            data = self._request(file, piece)
+            if hashlib.sha256(data).hexdigest() != file.footer_sha256:
+                raise self._damaged(file, "has another footer than its manifest says")
+            self._keep(file, piece, data)
+        return self._footer_of(file, data)
+
+    def _footer_of(self, file: ArchiveFile, data: bytes) -> _Footer:
+        with self._lock:
+            if known := self._footers.get(file.sha256):
+                return known
+        with self._decoding(file):
+            metadata = pq.read_metadata(pa.BufferReader(data))
+            kept = metadata.metadata or {}
+            version = kept.get(FORMAT, b"")
+            if version.isdigit() and int(version) > FORMAT_VERSION:
+                raise SchemaTooNew(
+                    f"{self._name(file)} has format {int(version)}; this snapengine reads up to "
+                    f"{FORMAT_VERSION}. Upgrade it."
+                )
+            packed = base64.b64decode(kept.get(BLOCKS, b""), validate=True)
+            blocks = struct.unpack(f"<{len(packed) // 4}I", packed)
+            columns = tuple(metadata.schema.to_arrow_schema().names)
+            found = _Footer(metadata, blocks, tuple(_groups(metadata)), columns, file.footer_size)
+        end = file.size - file.footer_size
+        if not version.isdigit() or len(blocks) != -(-end // BLOCK) or data_end(metadata) > end:
+            raise self._damaged(file, "is not as snapengine writes them")
+        with self._lock:
+            self._footers[file.sha256] = found
+            while len(self._footers) > 1 and sum(f.size for f in self._footers.values()) > _FOOTERS:
+                self._footers.popitem(last=False)
+        return found
+
+    # Bytes
+
+    def _whole(
+        self, file: ArchiveFile, groups: Sequence[int] | None, columns: Sequence[str] | None
+    ) -> bytes | None:
+        """All of the file, if that much can be said without its footer."""
+        if groups is not None or file.size > SMALL or (columns is not None and file.size > TINY):
+            return None
+        with self._lock:
+            known = file.sha256 in self._footers
+        return None if known and columns is not None else self._fetch_whole(file)
+
+    def _fetch_whole(self, file: ArchiveFile) -> bytes:
+        piece = Piece(0, file.size)
+        data = self._cached(file, piece)
+        if data is None or hashlib.sha256(data).hexdigest() != file.sha256:
+            data = self._request(file, piece)
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise self._damaged(file, "has another hash than its manifest says")
+            self._keep(file, piece, data)
+        return data
+
+    def _fetch(
+        self, file: ArchiveFile, footer: _Footer, pieces: Sequence[Piece]
+    ) -> list[tuple[int, bytes | memoryview]]:
+        """The pieces' bytes, each verified, from the cache or else from the root."""
+        found: dict[Piece, bytes | memoryview] = {}
+        for piece in pieces:
+            data = self._cached(file, piece)
+            if data is not None and _wrong_block(footer, piece, data) is None:
+                found[piece] = data
+        missing = [piece for piece in pieces if piece not in found]
+
+        def ask(wanted: Piece) -> None:
+            reply = memoryview(self._request(file, wanted))
+            for piece in missing:
+                if wanted.start <= piece.start and piece.end <= wanted.end:
+                    data = reply[piece.start - wanted.start : piece.end - wanted.start]
+                    if (block := _wrong_block(footer, piece, data)) is not None:
+                        raise self._damaged(file, f"was altered near byte {block * BLOCK}")
+                    self._keep(file, piece, data)
+                    found[piece] = data
+
+        requests = merged(missing, GAP, REQUEST)
+        if len(requests) == 1:
+            ask(requests[0])
+        elif requests:
+            # A pool of its own: one that is kept would not survive a fork.
+            with ThreadPoolExecutor(min(self._workers, len(requests))) as pool:
+                list(pool.map(ask, requests))
+        return [(piece.start, found[piece]) for piece in pieces]
+
+    def _request(self, file: ArchiveFile, piece: Piece) -> bytes:
+        with self._lock:
+            self.requests += 1
+        data = self.root.read(file.path, piece.start, piece.end, etag=file.etag)
+        with self._lock:
+            self.bytes_read += len(data)
+        return data
+
+    def _cached(self, file: ArchiveFile, piece: Piece) -> bytes | None:
+        data = self._cache.get(_cache_name(file, piece)) if self._cache else None
+        return data if data is not None and len(data) == piece.end - piece.start else None
+
+    def _keep(self, file: ArchiveFile, piece: Piece, data: bytes | memoryview) -> None:
+        if self._cache:
+            self._cache.put(_cache_name(file, piece), data)
+
+    # Errors
+
+    def _name(self, file: ArchiveFile) -> str:
+        return f"{self.root.url}/{file.path}"
+
+    def _damaged(self, file: ArchiveFile, how: str) -> ArchiveDamaged:
+        return ArchiveDamaged(f"{self._name(file)}, a file of the archive, {how}. Restore it from a copy.")
+
+    @contextmanager
+    def _decoding(self, file: ArchiveFile) -> Iterator[None]:
+        try:
+            yield
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._damaged(file, f"cannot be read: {error}") from error
+
+
+def _empty(parquet: Any) -> pa.Table:
+    return parquet.schema_arrow.empty_table()
+
+
+def _groups(metadata: Any) -> Iterator[Group]:
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        least = greatest = ""
+        for column in range(group.num_columns):
+            chunk = group.column(column)
+            if chunk.path_in_schema == "key":
+                if not chunk.is_stats_set or not chunk.statistics.has_min_max:
+                    raise ValueError(f"row group {index} does not say which keys it has")
+                least, greatest = chunk.statistics.min, chunk.statistics.max
+        yield Group(group.num_rows, least, greatest)
+
+
+def _wrong_block(footer: _Footer, piece: Piece, data: bytes | memoryview) -> int | None:
+    """The number of the first block that is not as it was written. A piece starts with a block."""
+    view = memoryview(data)
+    for at in range(0, len(view), BLOCK):
+        number = (piece.start + at) // BLOCK
+        if zlib.crc32(view[at : at + BLOCK]) != footer.blocks[number]:
+            return number
+    return None
+
+
+def _cache_name(file: ArchiveFile, piece: Piece) -> str:
+    return f"{file.sha256}-{piece.start}-{piece.end}"
