@@ -1,0 +1,213 @@
+"""A bucket at a past T: our view of it, against what lists every version that the bucket has.
+
+SeaweedFS holds the bucket: two versions an object on average, overwritten and deleted before T and after. The
+peers are boto3 (ListObjectVersions, folded), rclone (`--s3-version-at`) and s3-pit-restore (`--dry-run`), all
+on the same server. Ours is `view`, `to_arrow()` and `digest()` with nothing known before: a new engine, new
+clients, no cache. The quickest run of any peer is the baseline, and each answer is compared with what the
+server's replies said while the bucket was filled.
+
+Filling takes minutes and is done once for each size; the server's folder is kept (`--folder`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from platformdirs import user_cache_path
+
+from benchmarks._dynamodb import add_endpoint_option, fresh_table
+from benchmarks._listing_filling import BUCKET, Filled, load_events, prepare
+from benchmarks._listing_history import Answer, answer_at, differing
+from benchmarks._listing_ours import Seen, digest_of, look, look_from_a_new_process, table_server
+from benchmarks._listing_peers import PEERS, Answered, Missing, Peer
+from benchmarks._listing_record import Clock, History, record, stretched
+from benchmarks._listing_server import CountingSeaweedFs, alone_in, reaching
+from benchmarks.harness import Figure, Result, Target, Unavailable, positive, timed
+from snapengine.engine import Engine
+from tools.local_servers import ServiceFailed, ServiceUnavailable
+
+NAMES = [peer.name for peer in PEERS]
+LOOKS = 5
+"""Views a round: one takes a fraction of a listing."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--objects", type=positive, default=100_000, help="in the bucket, over all its time")
+    parser.add_argument(
+        "--smaller",
+        type=positive,
+        help="objects of the bucket with which the requests are compared (default: a tenth)",
+    )
+    parser.add_argument("--rounds", type=positive, default=2, help=f"each peer once, and {LOOKS} views")
+    parser.add_argument("--seed", type=int, default=1, help="of what is done to the bucket")
+    parser.add_argument("--peers", default=",".join(NAMES), help="some of: %(default)s; boto3 always")
+    parser.add_argument(
+        "--folder", type=Path, help="for filled servers and peers (default: in the user's cache folder)"
+    )
+    add_endpoint_option(parser)
+
+
+def run(options: argparse.Namespace) -> Result:
+    chosen = {"boto3", *options.peers.split(",")}
+    if unknown := chosen - set(NAMES):
+        raise Unavailable(f"There is no peer {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}.")
+    folder = options.folder or user_cache_path("snapengine-benchmarks") / "view_vs_listing"
+    smaller = options.smaller or max(1, options.objects // 10)
+    folder.mkdir(parents=True, exist_ok=True)
+    peers, absent = _able([peer for peer in PEERS if peer.name in chosen], folder)
+    boto3 = [peer for peer in peers if peer.name == "boto3"]
+    try:
+        with_all = measure(options, folder, options.objects, peers, options.rounds)
+        with_few = measure(options, folder, smaller, boto3, 1)
+    except (ServiceUnavailable, ServiceFailed) as problem:
+        raise Unavailable(f"SeaweedFS does not run: {problem}") from problem
+    return result(with_all, with_few, absent)
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was found with a bucket of one size."""
+
+    filled: Filled
+    expected: Answer
+    table: str
+    """Which DynamoDB."""
+    record_seconds: float
+    views: list[Seen] = field(default_factory=list)
+    processes: list[float] = field(default_factory=list)
+    peers: dict[str, list[Answered]] = field(default_factory=dict)
+    peer_requests: dict[str, int] = field(default_factory=dict)
+
+    def wrong(self, name: str) -> int:
+        """Keys that a peer has wrong, at most, of its runs."""
+        return max(differing(self.expected, each.answer) for each in self.peers[name])
+
+    @property
+    def views_right(self) -> bool:
+        said = digest_of(self.expected)
+        return all(each.answer == self.expected and each.said == said for each in self.views)
+
+    @property
+    def requests(self) -> int:
+        """Of one view to S3, at most."""
+        return max(each.s3_requests for each in self.views)
+
+    @property
+    def listing_requests(self) -> int:
+        return min(self.peer_requests.values())
+
+
+def measure(
+    options: argparse.Namespace, folder: Path, objects: int, peers: Sequence[Peer], rounds: int
+) -> Measured:
+    """Fill a server of this size where there is none, write its log, and ask all, round by round."""
+    own = folder / f"objects-{objects}-seed-{options.seed}"
+    with alone_in(own):
+        filled = prepare(own, objects, options.seed)
+        events = load_events(own)
+        history = stretched(filled, events)
+        with (
+            CountingSeaweedFs(own / "server") as server,
+            reaching(server),
+            table_server(options.endpoint_url) as table,
+            fresh_table() as engine,
+        ):
+            seconds = timed(lambda: _build(engine, history))
+            measured = Measured(filled, answer_at(events, filled.at), table, seconds)
+            for number in range(rounds):
+                _ask_peers(measured, server, folder, peers if number % 2 == 0 else peers[::-1])
+                _ask_us(measured, server, engine.settings.store, history.at)
+    return measured
+
+
+def _build(engine: Engine, history: History) -> None:
+    asyncio.run(record(engine, BUCKET, history, Clock(history.began)))
+
+
+def _ask_peers(measured: Measured, server: CountingSeaweedFs, folder: Path, peers: Sequence[Peer]) -> None:
+    for peer in peers:
+        before = server.requests()
+        answered = peer.ask(server, folder, measured.filled.at)
+        measured.peer_requests[peer.name] = server.requests() - before
+        measured.peers.setdefault(peer.name, []).append(answered)
+        print(f"{peer.name}: {answered.seconds:.2f} s", file=sys.stderr)
+
+
+def _ask_us(measured: Measured, server: CountingSeaweedFs, store: str, at: int) -> None:
+    for _ in range(LOOKS):
+        measured.views.append(look(server, store, BUCKET, at))
+        print(f"view: {measured.views[-1].seconds:.3f} s", file=sys.stderr)
+    measured.processes.append(look_from_a_new_process(store, BUCKET, at, measured.views[-1].said))
+
+
+def _able(peers: Sequence[Peer], folder: Path) -> tuple[list[Peer], list[str]]:
+    """The peers that can run here, and why others cannot."""
+    able, absent = [], []
+    for peer in peers:
+        try:
+            peer.prepare(folder)
+        except Missing as problem:
+            absent.append(f"{peer.name}: {problem}")
+        else:
+            able.append(peer)
+    return able, absent
+
+
+def result(measured: Measured, fewer: Measured, absent: Sequence[str]) -> Result:
+    """The quickest run of any peer against the median view; the fewest requests of any against the most."""
+    baseline, quickest = min(
+        (answered.seconds, name) for name, runs in measured.peers.items() for answered in runs
+    )
+    views = [each.seconds for each in measured.views]
+    if median(views) >= baseline:
+        print(f"{quickest} is quicker than the view", file=sys.stderr)
+    share = measured.requests / measured.listing_requests
+    figures = {
+        "view": Figure.of(views, "s"),
+        "view_to_arrow": Figure.of([each.to_arrow for each in measured.views], "s"),
+        "view_digest": Figure.of([each.digest for each in measured.views], "s"),
+        "view_and_python": Figure.of(measured.processes, "s"),
+        "view_s3_requests": Figure.of([each.s3_requests for each in measured.views], "requests"),
+        "view_dynamodb_requests": Figure.of([each.dynamodb_requests for each in measured.views], "requests"),
+    }
+    for name, runs in measured.peers.items():
+        figures[name] = Figure.of([each.seconds for each in runs], "s")
+        figures[f"{name}_s3_requests"] = Figure.of([measured.peer_requests[name]], "requests")
+        figures[f"{name}_wrong_keys"] = Figure.of([measured.wrong(name)], "keys")
+    figures |= {
+        "fill": Figure.of([(measured.filled.ended - measured.filled.began) / 1000], "s"),
+        "record": Figure.of([measured.record_seconds], "s"),
+    }
+    return Result(
+        name="view_vs_listing",
+        params={
+            "objects": measured.filled.objects,
+            "objects_at_t": len(measured.expected),
+            "versions": measured.filled.versions,
+            "markers": measured.filled.markers,
+            "seed": measured.filled.seed,
+            "table": measured.table,
+            "baseline": quickest,
+            "smaller_objects": fewer.filled.objects,
+            "not_run": "; ".join(absent) or "none",
+        },
+        figures=figures,
+        ratios={
+            "speedup": baseline / median(views),
+            "s3_request_share": share,
+            "s3_request_share_smaller": fewer.requests / fewer.listing_requests,
+        },
+        targets={"speedup": Target("at_least", 100.0), "s3_request_share": Target("at_most", 1 / 20)},
+        correct=_correct(measured) and _correct(fewer),
+    )
+
+
+def _correct(measured: Measured) -> bool:
+    """Ours and the plain fold have every key right. What another peer has wrong is a figure."""
+    return measured.views_right and measured.wrong("boto3") == 0
