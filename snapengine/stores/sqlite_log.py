@@ -15,7 +15,10 @@ from snapengine.ports import Clock
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import ENTRY_COLUMNS, Database
 
+SWEEP = """DELETE FROM by_key WHERE (bucket, key, stream, number, observation) IN (
+    SELECT bucket, key, stream, number, observation FROM by_key WHERE expires <= ? LIMIT ?)"""
 SWEPT_AT_ONCE = 4 * MAX_ROWS
+"""Rows: more than an entry has."""
 
 
 def _now() -> int:
@@ -101,12 +104,7 @@ class SQLiteLog:
     def _sweep(self) -> None:
         """Remove by-key rows whose time is over, some of them: nobody else does, as DynamoDB does by itself.
         Letting go and stubbing take turns at it, and each takes away more than an entry has."""
-        self._database.run(
-            "DELETE FROM by_key WHERE (bucket, key, stream, number, observation) IN ("
-            "SELECT bucket, key, stream, number, observation FROM by_key WHERE expires <= ? LIMIT ?)",
-            self._clock(),
-            SWEPT_AT_ONCE,
-        )
+        self._database.run(SWEEP, self._clock(), SWEPT_AT_ONCE)
 
     async def mark_done(self, bucket: str, stream: int, number: int) -> None:
         await to_thread(

@@ -40,6 +40,16 @@ class Client:
         if self.script:
             raise self.script.pop(0)
 
+    async def update_item(self, Key: Any, **_: Any) -> None:  # noqa: N803  # AWS's name
+        """Stubs the entry and loses the reply, where the script has an exception."""
+        if codec_key(Key) not in self.items:
+            raise refusal("ConditionalCheckFailedException")
+        item = self.items[codec_key(Key)]
+        item.pop("payload", None)
+        item["form"] = {"S": "stub"}
+        if self.script:
+            raise self.script.pop(0)
+
     async def get_item(self, Key: Any, **_: Any) -> dict[str, Any]:  # noqa: N803  # AWS's name
         item = self.items.get(codec_key(Key))
         return {"Item": item} if item else {}
@@ -108,3 +118,45 @@ async def test_an_entry_whose_put_timed_out_but_landed_is_found_when_it_is_put_a
         await log(client).put_entry(mine)
     assert await log(client).put_entry(mine)
     assert not await log(client).put_entry(entry(1, observation(2), nonce="theirs"))
+
+
+async def test_what_is_let_go_is_written_again_with_its_time_in_seconds_rounded_up() -> None:
+    client = Client(20, 3, 0, 0)
+    await log(client).let_go(BUCKET, 0, 1, ROWS, 1_700_000_000_001)
+    plain = Client()
+    await log(plain).put_by_key(BUCKET, 0, 1, ROWS)
+    expires = {"expires": {"N": "1700000001"}}
+    assert client.items == {key: {**item, **expires} for key, item in plain.items.items()}
+
+
+async def test_a_listing_s_manifest_whose_reply_was_lost_is_found_when_it_is_put_again() -> None:
+    client = Client(ReadTimeoutError(endpoint_url="http://127.0.0.1"))
+    with pytest.raises(Unreachable):
+        await log(client).put_listed(BUCKET, "LISTED#1", "body")
+    await log(client).put_listed(BUCKET, "LISTED#1", "body")
+    assert len(client.items) == 1
+
+
+async def test_a_stub_whose_reply_was_lost_is_made_again() -> None:
+    client = Client()
+    await log(client).put_entry(entry(1, observation(1)))
+    client.script = [ReadTimeoutError(endpoint_url="http://127.0.0.1")]
+    with pytest.raises(Unreachable):
+        await log(client).stub_entry(BUCKET, 0, 1)
+    await log(client).stub_entry(BUCKET, 0, 1)
+    kept = await log(client).get_entry(BUCKET, 0, 1)
+    assert kept is not None
+    assert (kept.form, kept.payload, kept.count) == ("stub", b"", 1)
+
+
+@pytest.mark.parametrize("step", ["put_listed", "stub_entry"])
+async def test_what_the_table_refuses_is_raised_as_ours(step: str) -> None:
+    client = Client()
+    await log(client).put_entry(entry(1, observation(1)))
+    client.script = [refusal("AccessDeniedException")]
+    with pytest.raises(PermissionMissing):
+        await (
+            log(client).put_listed(BUCKET, "LISTED#1", "body")
+            if step == "put_listed"
+            else log(client).stub_entry(BUCKET, 0, 1)
+        )

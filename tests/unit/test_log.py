@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from snapengine.errors import Unreachable
+from snapengine.archive.manifest import Listed, from_json
+from snapengine.errors import BadData, Unreachable
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import Epoch, Observation, Watermarks
 from snapengine.observation_codec import decode
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import Database
 from snapengine.stores.sqlite_log import SQLiteLog
+from snapengine.testing.archive_contract import archive_file
 from snapengine.testing.store_contract import BUCKET, Backend, T, clock, config, entry, observation
 from tests.contract.lossy import LossyStore
 
@@ -182,3 +184,51 @@ async def test_streams_that_are_added_later_are_covered_from_then_on(backend: Ba
     second = await cut(backend)
     assert first.cover == {0: 1}
     assert second.cover == {0: 1, 1: 0, 2: 0}
+
+
+@pytest.mark.parametrize("step", ["put_entry", "put_listed", "mark_done"])
+@pytest.mark.parametrize("fault", ["before", "after"])
+async def test_files_whose_append_failed_anywhere_can_be_appended_again(
+    backend: Backend, step: str, fault: str
+) -> None:
+    lossy = LossyStore(backend.log)
+    lossy.fail(step, fault)
+    w = writer(lossy)
+    with pytest.raises(Unreachable):
+        await w.append_files(BUCKET, [archive_file()], 5)
+    place = await w.append_files(BUCKET, [archive_file()], 5)
+    epoch = await cut(backend)
+    named = [e for e in backend.store.entries(BUCKET, 0, 0, epoch.cover[0]) if e.form == "files"]
+    assert place.number == named[-1].number
+    listed = [from_json(body) for body in backend.store.manifests(BUCKET)]
+    assert listed == [Listed(0, e.number, (archive_file(),)) for e in named]
+
+
+async def test_files_and_observations_take_their_numbers_from_one_stream(backend: Backend) -> None:
+    w = writer(backend.log)
+    await w.append(BUCKET, [observation(1)])
+    files = await w.append_files(BUCKET, [archive_file()], 5)
+    (rows,) = await w.append(BUCKET, [observation(2)])
+    assert (files.number, rows.number) == (2, 3)
+    epoch = await cut(backend)
+    forms = [e.form for e in backend.store.entries(BUCKET, 0, 0, epoch.cover[0])]
+    assert forms == ["rows", "files", "rows"]
+
+
+async def test_a_patient_cutter_leaves_files_to_their_writer_at_first(backend: Backend) -> None:
+    lossy = LossyStore(backend.log)
+    lossy.fail("put_listed", "before")
+    with pytest.raises(Unreachable):
+        await writer(lossy).append_files(BUCKET, [archive_file()], 5)
+    cutter = EpochCutter(backend.log, BUCKET, clock)
+    assert (await cutter.cut(patient=True)).cover == {0: 0}
+    assert backend.store.manifests(BUCKET) == []
+    assert (await cutter.cut(patient=True)).cover == {0: 1}
+    assert len(backend.store.manifests(BUCKET)) == 1
+
+
+async def test_more_files_than_an_entry_can_name_are_refused_and_nothing_is_put(backend: Backend) -> None:
+    files = [archive_file(number) for number in range(2_000)]
+    with pytest.raises(BadData, match="2,000 files of bucket scans"):
+        await writer(backend.log).append_files(BUCKET, files, 5)
+    assert await backend.log.head(BUCKET, 0) == 0
