@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -16,7 +16,10 @@ import boto3
 from botocore.config import Config
 from pydantic import ValidationError
 
+from snapengine.archive.manifest import Archive
+from snapengine.archive.manifests import Manifests
 from snapengine.aws_errors import translated
+from snapengine.changes import differing, removed_keys
 from snapengine.errors import BadTime, BucketNotEnabled, NoSuchEpoch, NoSuchSnapshot, Refused, UsageError
 from snapengine.fold import merge, removal_of
 from snapengine.gone import gone_versions, why
@@ -25,7 +28,7 @@ from snapengine.model import Epoch, GoneVersion, Level, ObjectVersion, Snapshot,
 from snapengine.ports import Clock, LogStore
 from snapengine.reference import checked_bucket, parse_reference
 from snapengine.requiring import require_level
-from snapengine.resolver import covered, resolve, resolve_key
+from snapengine.resolver import bound, covered, explain, key_history, resolve, resolve_key, resolve_ranges
 from snapengine.settings import Settings
 from snapengine.stores.dynamodb import DynamoDBStore
 from snapengine.stores.objects import S3Objects, StoredVersion
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
+
+    from snapengine.archive.cache import Cache
+    from snapengine.archive.reading import ArchiveReader
+    from snapengine.archive.roots import Root
 
 _OPTIONS: dict[str, Any] = {
     "retries": {"mode": "standard", "max_attempts": 4},
@@ -322,10 +329,27 @@ class Engine:
     # What a view reads from
 
     def table(self, ref: SnapshotRef, epoch: Epoch) -> pa.Table:
-        return resolve(self.store, ref, epoch)
+        return resolve(self, ref, epoch)
+
+    def batches(
+        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        for table in resolve_ranges(self, ref, epoch, columns=columns):
+            yield from table.to_batches()
+
+    def bound(self, ref: SnapshotRef, epoch: Epoch) -> int:
+        return bound(self, ref, epoch)
+
+    def explain(self, ref: SnapshotRef, epoch: Epoch) -> str:
+        return explain(self, ref, epoch)
+
+    def differing(
+        self, before_ref: SnapshotRef, before_epoch: Epoch, after_ref: SnapshotRef, after_epoch: Epoch
+    ) -> tuple[pa.Table, pa.Table]:
+        return differing(self, (before_ref, before_epoch), (after_ref, after_epoch))
 
     def version(self, ref: SnapshotRef, epoch: Epoch, key: str) -> ObjectVersion | None:
-        return resolve_key(self.store, ref, epoch, key)
+        return resolve_key(self, ref, epoch, key)
 
     def read(self, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
         return self._objects.read(bucket, version, start, end)
@@ -337,7 +361,7 @@ class Engine:
         newest = self.store.newest_epoch(bucket)
         if newest is None:
             return None
-        facts = merge(self.store.key_history(bucket, version.key, newest.cover))
+        facts = merge(key_history(self, bucket, version.key, newest))
         removal = removal_of(facts, version)
         if removal is None:
             return None
@@ -345,7 +369,54 @@ class Engine:
 
     def audit(self, ref: SnapshotRef, shown: pa.Table) -> list[GoneVersion]:
         newest = self.store.newest_epoch(ref.bucket)
-        return gone_versions(shown, covered(self.store, ref, newest)) if newest else []
+        if newest is None or not shown.num_rows:
+            return []
+        now = SnapshotRef(ref.bucket, ref.prefix, newest.time, newest.number)
+        keys = removed_keys(self, now, newest, shown["key"].combine_chunks())
+        return gone_versions(shown, covered(self, now, newest, only=keys)) if keys else []
+
+    # The archive
+
+    def archive(self, bucket: str, *, lately: Epoch | None = None) -> Archive:
+        """The manifests of a bucket's archive, as they stand now, or stood a moment ago (`lately`)."""
+        return self._manifests.read(bucket, lately=lately)
+
+    @cached_property
+    def _manifests(self) -> Manifests:
+        return Manifests(self.store)
+
+    def files(self, bucket: str) -> ArchiveReader:
+        """Reads the files of a bucket's archive. Raises `Refused` where it has none."""
+        config = self.store.config(bucket)
+        if config is None or config.archive is None:
+            raise Refused(f"Bucket {bucket} has no archive. `snapengine archive {bucket}` makes it.")
+        return self.reader(config.archive)
+
+    def reader(self, url: str) -> ArchiveReader:
+        """Reads the files below an archive's root; one for all who ask."""
+        from snapengine.archive.reading import ArchiveReader
+
+        with self._lock:
+            if url not in self._readers:
+                self._readers[url] = ArchiveReader(self.root(url), self._cache)
+            return self._readers[url]
+
+    @cached_property
+    def _readers(self) -> dict[str, ArchiveReader]:
+        return {}
+
+    def root(self, url: str) -> Root:
+        """Where an archive is kept. Raises `UsageError` for what is no such place."""
+        from snapengine.archive.roots import open_root
+
+        return open_root(url, lambda: self.s3)
+
+    @cached_property
+    def _cache(self) -> Cache | None:
+        from snapengine.archive.cache import Cache
+
+        folder = self.settings.cache_folder
+        return Cache(folder, self.settings.cache_bytes) if folder else None
 
     @cached_property
     def _objects(self) -> S3Objects:

@@ -1,60 +1,206 @@
-"""From a reference to rows: what an epoch covers is read from the log and folded."""
+"""From a reference to rows: a checkpoint and what was observed since, or all that was observed, folded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.bulkfold import VIEW_SCHEMA, bulkfold, bulkfold_all
+from snapengine.archive.manifest import Archive, Listed
+from snapengine.archive.planning import KeyRange, keys_below, make_plan, one_key
+from snapengine.bulkfold import BECAME, VIEW_SCHEMA, bulkfold, bulkfold_all
+from snapengine.deltafold import EMPTY_BASE, put_together, settle
 from snapengine.fold import fold
-from snapengine.model import Epoch, ObjectVersion, SnapshotRef
-from snapengine.observation_codec import SCHEMA, decode_table
-from snapengine.ports import LogReader
+from snapengine.model import CREATED, EVENT, Epoch, ObjectVersion, Observation, SnapshotRef
+from snapengine.observation_codec import SCHEMA, observations_of
+from snapengine.ranges import Fold, Reading, Sources, after_key, by_ranges
 
 
-def resolve(log: LogReader, ref: SnapshotRef, epoch: Epoch) -> pa.Table:
+def view_schema(ref: SnapshotRef, columns: Sequence[str] | None = None) -> pa.Schema:
+    """The columns of a view's rows; a slice of all versions has one more."""
+    schema = VIEW_SCHEMA.append(BECAME) if ref.versions == "all" else VIEW_SCHEMA
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def resolve(
+    sources: Sources, ref: SnapshotRef, epoch: Epoch, *, only: Sequence[str] | None = None
+) -> pa.Table:
     """The rows of a view (`VIEW_SCHEMA`) or of a slice of all versions, in order of the keys' UTF-8 bytes.
 
-    A slice keeps of the state at its end what was created at or after its start.
+    A slice keeps of the state at its end what was created at or after its start. With `only` (in order) just
+    the rows of those keys.
     """
-    observations = covered(log, ref, epoch)
-    if ref.versions == "all" and ref.start is not None:
-        return bulkfold_all(observations, ref.start, ref.at)
-    rows = bulkfold(observations, ref.at)
-    if ref.start is not None:
-        rows = rows.filter(pc.greater_equal(rows["event_time"].cast(pa.int64()), ref.start))
-    return rows.replace_schema_metadata(VIEW_SCHEMA.metadata)
+    tables = resolve_ranges(sources, ref, epoch, only=only)
+    return pa.concat_tables([view_schema(ref).empty_table(), *tables]).combine_chunks()
 
 
-def resolve_key(log: LogReader, ref: SnapshotRef, epoch: Epoch, key: str) -> ObjectVersion | None:
+def resolve_ranges(
+    sources: Sources,
+    ref: SnapshotRef,
+    epoch: Epoch,
+    *,
+    columns: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+) -> Iterator[pa.Table]:
+    """The same in order, range by range of keys, in bounded memory, with only the columns asked for."""
+    schema = view_schema(ref, columns)
+    return by_ranges(sources, ref, epoch, lambda reading: _Resolution(reading, ref, schema, only).rows)
+
+
+def observed_ranges(
+    sources: Sources,
+    ref: SnapshotRef,
+    epoch: Epoch,
+    *,
+    only: Sequence[str] | None = None,
+    after: str = "",
+) -> Iterator[pa.Table]:
+    """All observations below the prefix that the epoch covers, by the log's columns: range by range of keys,
+    those of a range in no order. With `after`, of the keys after that one."""
+
+    def begin(reading: Reading) -> Fold:
+        observed = reading.observations(reading.plan.history)
+        return lambda keys: observed(keys, only)
+
+    return by_ranges(sources, ref, epoch, begin, base=False, keys=after_key(keys_below(ref.prefix), after))
+
+
+def covered(
+    sources: Sources, ref: SnapshotRef, epoch: Epoch, *, only: Sequence[str] | None = None
+) -> pa.Table:
+    """`observed_ranges` in one table."""
+    return pa.concat_tables([SCHEMA.empty_table(), *observed_ranges(sources, ref, epoch, only=only)])
+
+
+class _Resolution:
+    """A view or slice, being folded range by range."""
+
+    def __init__(
+        self, reading: Reading, ref: SnapshotRef, schema: pa.Schema, only: Sequence[str] | None
+    ) -> None:
+        plan = reading.plan
+        self._reading = reading
+        self._ref = ref
+        self._schema = schema
+        self._only = only
+        self._delta = reading.observations(plan.delta)
+        self._history = reading.observations(plan.history)
+        if plan.checkpoint is None:
+            return
+        quiet = not plan.side and not reading.plan.tail and not any(part.files for part in plan.delta)
+        base = {"key", *schema.names, *(() if quiet else ("version_id",))}
+        self._base_schema = pa.schema([field for field in VIEW_SCHEMA if field.name in base])
+        self._base = reading.files_window(plan.objects, self._base_schema)
+        self._side = reading.files_window(plan.side, SCHEMA)
+
+    def rows(self, keys: KeyRange) -> pa.Table:
+        found = self._fold(keys)
+        return pa.table([found[name] for name in self._schema.names], schema=self._schema)
+
+    def _fold(self, keys: KeyRange) -> pa.Table:
+        ref, plan = self._ref, self._reading.plan
+        if ref.versions == "all":
+            return self._all_versions(keys)
+        if plan.checkpoint is None:
+            return self._since_start(bulkfold(self._delta(keys, self._only), ref.at))
+        base_rows, side_rows = self._base.start(keys, self._only), self._side.start(keys, self._only)
+        delta = self._delta(keys, self._only)
+        base, side = base_rows(), side_rows()
+        if not delta.num_rows and not side.num_rows:
+            return base if ref.start is None else VIEW_SCHEMA.empty_table()
+        told = settle(base if ref.start is None else EMPTY_BASE, side, delta, ref.at, plan.checkpoint.at)
+        rows = [told.rows]
+        if len(told.whole):
+            rows.append(bulkfold(self._whole(keys, told.whole), ref.at))
+        if ref.start is not None:
+            return self._since_start(
+                put_together(VIEW_SCHEMA.empty_table(), told.replaced, pa.concat_tables(rows))
+            )
+        return put_together(base, told.replaced, pa.concat_tables(rows))
+
+    def _whole(self, keys: KeyRange, wanted: pa.Array) -> pa.Table:
+        return self._history(keys, sorted(wanted.to_pylist()))
+
+    def _since_start(self, rows: pa.Table) -> pa.Table:
+        """A slice shows of the state at its end what was created in it."""
+        if self._ref.start is None:
+            return rows
+        return rows.filter(pc.greater_equal(rows["event_time"].cast(pa.int64()), self._ref.start))
+
+    def _all_versions(self, keys: KeyRange) -> pa.Table:
+        """Keys in which something may have been created since the start are folded from all their history."""
+        assert self._ref.start is not None  # noqa: S101  # so says the reference's text form
+        delta = self._delta(keys, self._only)
+        if self._reading.plan.checkpoint is not None:
+            side = self._side.rows(keys, self._only)
+            created = pc.or_(pc.equal(delta["kind"], CREATED), pc.not_equal(delta["origin"], EVENT))
+            touched = {
+                *pc.unique(delta.filter(created)["key"]).to_pylist(),
+                *pc.unique(side["key"]).to_pylist(),
+            }
+            delta = self._history(keys, sorted(touched)) if touched else SCHEMA.empty_table()
+        return bulkfold_all(delta, self._ref.start, self._ref.at)
+
+
+# One key
+
+
+def resolve_key(sources: Sources, ref: SnapshotRef, epoch: Epoch, key: str) -> ObjectVersion | None:
     """One key of a view or slice, from its own history: agrees with `resolve`, at the cost of that key."""
     if not key.startswith(ref.prefix):
         return None
-    version = fold(log.key_history(ref.bucket, key, epoch.cover), ref.at)
+    version = fold(key_history(sources, ref.bucket, key, epoch), ref.at)
     if version and ref.start is not None and version.event_time < ref.start:
         return None
     return version
 
 
-def covered(log: LogReader, ref: SnapshotRef, epoch: Epoch) -> pa.Table:
-    """All observations below the prefix that the epoch covers, by the log's schema; streams in parallel."""
+def key_history(sources: Sources, bucket: str, key: str, epoch: Epoch) -> list[Observation]:
+    """All observations of one key that the epoch covers: its items in the table, and what the archive has.
 
-    def read(stream: int) -> list[pa.Table]:
-        return list(_entries(log, ref, stream, epoch.cover[stream]))
+    What leaves the table does so a day and more after its manifest says so: manifests that were read within
+    the last minute tell of all that could be missing.
+    """
+    found = sources.store.key_history(bucket, key, epoch.cover)
+    if not _has_more(sources.archive(bucket, lately=epoch), epoch):
+        return found
 
-    streams = sorted(stream for stream, last in epoch.cover.items() if last)
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="snapengine-read") as pool:
-        tables = [table for found in pool.map(read, streams) for table in found]
-    return pa.concat_tables([SCHEMA.empty_table(), *tables])
+    def begin(reading: Reading) -> Fold:
+        left = [part for part in reading.plan.history if part.leaving]
+        named = [one for one in reading.archive.listed if _covers(epoch, one)]
+        windows = [
+            reading.window(left, SCHEMA),
+            reading.files_window([f for one in named for f in one.files], SCHEMA),
+        ]
+        return lambda keys: pa.concat_tables([window.rows(keys, [key]) for window in windows])
+
+    ref = SnapshotRef(bucket, key, epoch.time, epoch.number)
+    tables = by_ranges(sources, ref, epoch, begin, base=False, tail=False, keys=one_key(key))
+    return [*found, *(o for table in tables for o in observations_of(table))]
 
 
-def _entries(log: LogReader, ref: SnapshotRef, stream: int, last: int) -> Iterator[pa.Table]:
-    for entry in log.entries(ref.bucket, stream, 0, last):
-        table = decode_table(entry.payload)
-        if ref.prefix:
-            table = table.filter(pc.starts_with(table["key"], pattern=ref.prefix))
-        if table.num_rows:
-            yield table
+def _has_more(archive: Archive, epoch: Epoch) -> bool:
+    """Whether the archive has what the table may not have."""
+    if any(s.leaving_since is not None and s.first <= epoch.number for s in archive.segments):
+        return True
+    return any(_covers(epoch, one) for one in archive.listed)
+
+
+def _covers(epoch: Epoch, listed: Listed) -> bool:
+    return listed.number <= epoch.cover.get(listed.stream, 0)
+
+
+# What it costs
+
+
+def explain(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> str:
+    """What resolving reads, in words."""
+    archive = sources.archive(ref.bucket)
+    return make_plan(archive, epoch, ref.at, keys_below(ref.prefix), start=ref.start).in_words()
+
+
+def bound(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> int:
+    """At most so many rows, from manifests and footers alone; an entry of the log counts for 500."""
+    with Reading(sources, ref, epoch, keys_below(ref.prefix), tail=False) as reading:
+        return sum(group.rows for group in reading.bounds(reading.plan.files)) + 500 * reading.plan.entries

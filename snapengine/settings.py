@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, StringConstraints
 from pydantic_settings import (
     BaseSettings,
@@ -18,6 +18,13 @@ from pydantic_settings import (
 from snapengine.errors import UsageError
 
 StoreURL = Annotated[str, StringConstraints(pattern=r"^(dynamodb://[A-Za-z0-9_.-]{3,255}|sqlite:///.+)$")]
+
+
+ArchiveURL = Annotated[str, StringConstraints(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/.*)?|file:///.*)$")]
+
+
+def _default_cache() -> str:
+    return str(user_cache_path("snapengine"))
 
 
 def _default_store() -> str:
@@ -37,9 +44,23 @@ class Settings(BaseSettings):
     settle_seconds: int = Field(
         default=120, ge=0, description="How long after an instant its events may come late."
     )
+    archive: ArchiveURL | None = Field(
+        default=None,
+        description="Where archives are made: `s3://BUCKET/PREFIX`, in no watched bucket, or `file:///FOLDER`.",
+    )
+    cache: str = Field(
+        default_factory=_default_cache,
+        description="The folder in which files of archives are kept for the next reader; `off` for none.",
+    )
+    cache_bytes: int = Field(default=10 * 2**30, ge=0, description="How large that folder may grow.")
     actor: str | None = Field(
         default=None, description="Who the audit log names; by default the AWS identity."
     )
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """None if there is to be none."""
+        return None if self.cache in {"off", ""} or not self.cache_bytes else Path(self.cache).expanduser()
 
     @classmethod
     def settings_customise_sources(

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from secrets import token_hex
 
 from snapengine.buckets.align import Aligned, Alignment, History, histories
@@ -26,7 +27,7 @@ from snapengine.errors import Refused, UsageError
 from snapengine.lease import Lease
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import RECONCILE, BucketConfig, Epoch, Observation, SnapshotRef
-from snapengine.resolver import covered
+from snapengine.resolver import observed_ranges
 
 STALE_MS = 24 * 3_600_000
 """A run that was stopped so long ago is not gone on with: its beginning is all that it could vouch for."""
@@ -238,7 +239,8 @@ class _Run:
 
     def _known(self, epoch: Epoch, after_key: str) -> Iterator[History]:
         ref = SnapshotRef(self._bucket, self._prefix, epoch.time, epoch.number)
-        return histories(covered(self._engine.store, ref, epoch), after_key)
+        tables = observed_ranges(self._engine, ref, epoch, after=after_key)
+        return chain.from_iterable(map(histories, tables))
 
     # Listing
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from snapengine.archive.manifest import Archive
+from snapengine.archive.windows import Reader
+from snapengine.model import Epoch
 from snapengine.ports import Clock, LogReader, LogStore, Registry
 from snapengine.settings import Settings
 
@@ -31,6 +34,14 @@ class Tools(Protocol):
 
     @property
     def sqs(self) -> SQSClient: ...
+
+    def archive(self, bucket: str, *, lately: Epoch | None = None) -> Archive:
+        """The manifests of a bucket's archive."""
+        ...
+
+    def files(self, bucket: str) -> Reader:
+        """The files of a bucket's archive."""
+        ...
 
     def client(self, service: Any) -> Any:
         """A boto3 client of its own."""

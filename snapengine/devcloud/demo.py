@@ -178,7 +178,7 @@ def _settled(engine: Engine, worker: subprocess.Popen[bytes], facts: int) -> Vie
             raise SnapEngineError(f"The worker ended by itself, with exit code {worker.returncode}.")
         view = engine.view(BUCKET, at)
         epoch = engine.store.epoch(BUCKET, view.epoch)
-        if epoch and len(set(observations_of(covered(engine.store, view.ref, epoch)))) >= facts:
+        if epoch and len(set(observations_of(covered(engine, view.ref, epoch)))) >= facts:
             return view
         time.sleep(0.1)
     raise NotYetComplete(f"The worker did not catch up within {WITHIN_SECONDS:.0f} s.")

@@ -116,7 +116,7 @@ def newest(site: Site) -> Epoch:
 def survivors(site: Site) -> set[tuple[str, str, str]]:
     """Every version and marker that the log takes to be there, at the newest epoch."""
     epoch = newest(site)
-    table = covered(site.engine.store, SnapshotRef(site.bucket, "", FOREVER, epoch.number), epoch)
+    table = covered(site.engine, SnapshotRef(site.bucket, "", FOREVER, epoch.number), epoch)
     return {
         (entry.kind, key, entry.version_id)
         for key, history in histories(table)
@@ -126,7 +126,7 @@ def survivors(site: Site) -> set[tuple[str, str, str]]:
 
 def in_log(site: Site) -> int:
     epoch = newest(site)
-    return len(covered(site.engine.store, SnapshotRef(site.bucket, "", FOREVER, epoch.number), epoch))
+    return len(covered(site.engine, SnapshotRef(site.bucket, "", FOREVER, epoch.number), epoch))
 
 
 def shown(site: Site) -> dict[str, str]:

@@ -1,0 +1,238 @@
+"""PURE: which files, row groups and log entries a view needs. The answer is the same whatever it chooses.
+
+A view at (at, epoch) is a checkpoint's live set and what the later epochs tell. A plan tiles those epochs
+without a gap: the archive's segments, the longest first, and the log's tail behind them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from snapengine.archive.manifest import Archive, ArchiveFile, Checkpoint, Segment
+from snapengine.errors import LogDamaged
+from snapengine.instants import render
+from snapengine.model import Epoch
+
+SLACK_MS = 60_000
+"""By how much the order of events may differ from that of their times, and a page's time lag behind it."""
+_SKIP_MS = 1000
+"""A listed time is cut to the second: a fact may be dated so much before its event."""
+
+
+class Gap(LogDamaged):
+    """The manifests and the log leave epochs out: they changed while they were read, or one is lost."""
+
+
+class KeyRange(NamedTuple):
+    """Keys from `first` (inclusive) to `after` (exclusive; None: to the end), in the order of UTF-8 bytes,
+    which is Python's order of text."""
+
+    first: str
+    after: str | None
+
+    def overlaps(self, least: str, greatest: str) -> bool:
+        return greatest >= self.first and (self.after is None or least < self.after)
+
+    def includes(self, least: str, greatest: str) -> bool:
+        return least >= self.first and (self.after is None or greatest < self.after)
+
+
+def keys_below(prefix: str) -> KeyRange:
+    """All keys that start with `prefix`."""
+    return KeyRange(prefix, _successor(prefix))
+
+
+def one_key(key: str) -> KeyRange:
+    return KeyRange(key, next_key(key))
+
+
+def next_key(key: str) -> str:
+    """The first text after `key`."""
+    return key + "\0"
+
+
+def _successor(prefix: str) -> str | None:
+    """The first text after all that start with `prefix`; None if there is none."""
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    last = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if 0xD800 <= last <= 0xDFFF else last)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of a segment the epochs `(after, to]`, in the files that can matter."""
+
+    after: int
+    to: int
+    whole: bool
+    """All of the segment's epochs: no row needs to be looked at."""
+    files: tuple[ArchiveFile, ...]
+    leaving: bool = False
+    """The table may have no items of its observations any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What resolving reads."""
+
+    checkpoint: Checkpoint | None
+    objects: tuple[ArchiveFile, ...]
+    """The checkpoint's live set, as far as it is needed."""
+    side: tuple[ArchiveFile, ...]
+    delta: tuple[Part, ...]
+    """The epochs after the checkpoint; without one, all."""
+    history: tuple[Part, ...]
+    """All archived epochs: for keys that the delta alone cannot settle."""
+    tail: Mapping[int, tuple[int, int]]
+    """By stream, the log's entries `(after, to]` that no segment holds."""
+
+    @property
+    def entries(self) -> int:
+        """How many entries of the log are read."""
+        return sum(to - after for after, to in self.tail.values())
+
+    @property
+    def files(self) -> list[ArchiveFile]:
+        """Those that are read in any case."""
+        return [*self.objects, *self.side, *(file for part in self.delta for file in part.files)]
+
+    def in_words(self) -> str:
+        """What it costs, for people."""
+        rows = sum(f.rows for part in self.delta for f in part.files)
+        log = f"{self.entries:,} log entries"
+        if self.checkpoint is None:
+            archived = (
+                f"{rows:,} observations in {sum(len(p.files) for p in self.delta)} files and " if rows else ""
+            )
+            return f"No checkpoint is old enough: the whole history is read, {archived}{log}."
+        live = sum(f.rows for f in self.objects)
+        return (
+            f"The checkpoint of {render(self.checkpoint.at)}, epoch {self.checkpoint.epoch:,}: at most "
+            f"{live:,} live objects in {len(self.objects)} files; then {rows:,} observations in "
+            f"{sum(len(p.files) for p in self.delta)} files and {log}."
+        )
+
+
+def make_plan(
+    archive: Archive, epoch: Epoch, at: int, keys: KeyRange, *, start: int | None = None, base: bool = True
+) -> Plan:
+    """The plan for a view at `at` (or a slice `[start, at]`), as `epoch` knows it. Raises `Gap`.
+
+    A slice shows only what was created from `start` on: a checkpoint before that tells nothing of it, but
+    where to begin. Without `base` no checkpoint is used (for all observations).
+    """
+    checkpoint = (
+        _newest(archive.checkpoints, at if start is None else start - 1, epoch.number) if base else None
+    )
+    archived = min(epoch.number, archive.last_epoch)
+    history = tile(archive.segments, 0, archived, keys)
+    delta = history
+    if checkpoint is not None:
+        delta = tile(archive.segments, checkpoint.epoch, archived, keys, until=at)
+    return Plan(
+        checkpoint=checkpoint,
+        objects=_overlapping(checkpoint.objects, keys) if checkpoint and start is None else (),
+        side=_overlapping(checkpoint.side, keys) if checkpoint else (),
+        delta=delta,
+        history=history,
+        tail=_tail(archive, epoch),
+    )
+
+
+def _newest(checkpoints: Iterable[Checkpoint], at: int, epoch: int) -> Checkpoint | None:
+    usable = [c for c in checkpoints if c.at <= at and c.epoch <= epoch]
+    return max(usable, key=lambda c: (c.at, c.epoch), default=None)
+
+
+def tile(
+    segments: Sequence[Segment], after: int, to: int, keys: KeyRange, *, until: int | None = None
+) -> tuple[Part, ...]:
+    """The epochs `(after, to]`, each once, from as few segments as there are.
+
+    With `until`, regular files that tell only of later instants are left out. Raises `Gap`.
+    """
+    parts: list[Part] = []
+    while after < to:
+        longest = max(
+            (s for s in segments if s.first <= after + 1 <= s.last), key=lambda s: s.last, default=None
+        )
+        if longest is None:
+            raise Gap(f"No segment of the archive holds epoch {after + 1:,}, though later ones are archived.")
+        end = min(longest.last, to)
+        files = tuple(
+            file
+            for file in _overlapping(longest.observations, keys)
+            if until is None or file.role == "irregular" or file.min_time - _SKIP_MS <= until
+        )
+        whole = after < longest.first and end == longest.last
+        parts.append(Part(after, end, whole, files, longest.leaving_since is not None))
+        after = end
+    return tuple(parts)
+
+
+def _overlapping(files: Iterable[ArchiveFile], keys: KeyRange) -> tuple[ArchiveFile, ...]:
+    return tuple(file for file in files if file.rows and keys.overlaps(file.min_key, file.max_key))
+
+
+def _tail(archive: Archive, epoch: Epoch) -> dict[int, tuple[int, int]]:
+    last = max(archive.segments, key=lambda s: s.last, default=None)
+    if last is not None and last.last >= epoch.number:
+        return {}
+    archived = last.cover if last else {}
+    return {
+        stream: (archived.get(stream, 0), to)
+        for stream, to in epoch.cover.items()
+        if to > archived.get(stream, 0)
+    }
+
+
+class Bounds(NamedTuple):
+    """Of a row group."""
+
+    rows: int
+    min_key: str
+    max_key: str
+
+
+def groups_in(groups: Sequence[Bounds], keys: KeyRange) -> list[int]:
+    """The numbers of the row groups that can hold keys of the range."""
+    return [number for number, group in enumerate(groups) if keys.overlaps(group.min_key, group.max_key)]
+
+
+def groups_of(groups: Sequence[Bounds], keys: Sequence[str]) -> list[int]:
+    """The numbers of the row groups that can hold any of the keys, which are in order."""
+    return [
+        number
+        for number, group in enumerate(groups)
+        if bisect_left(keys, group.min_key) < bisect_right(keys, group.max_key)
+    ]
+
+
+def split(groups: Iterable[Bounds], keys: KeyRange, rows: int) -> list[KeyRange]:
+    """The range in pieces that hold some `rows` each (and what overlaps), cut where row groups begin."""
+    inside = sorted((g for g in groups if keys.overlaps(g.min_key, g.max_key)), key=lambda g: g.min_key)
+    cuts: list[str] = []
+    held = 0
+    for group in inside:
+        if held and held + group.rows > rows and group.min_key > (cuts[-1] if cuts else keys.first):
+            cuts.append(group.min_key)
+            held = 0
+        held += group.rows
+    return [
+        KeyRange(first, after) for first, after in zip([keys.first, *cuts], [*cuts, keys.after], strict=True)
+    ]
+
+
+def changed_between(parts: Iterable[Part], after: int, to: int) -> list[ArchiveFile]:
+    """The files that can hold an observation of an event or a page in `(after, to]` (UTC milliseconds)."""
+    return [
+        file
+        for part in parts
+        for file in part.files
+        if max(file.max_time, file.max_page) > after and file.min_time - SLACK_MS <= to
+    ]

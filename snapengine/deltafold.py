@@ -1,0 +1,161 @@
+"""PURE: a checkpoint's live set, and what was observed since, made into the live set of a later instant.
+
+Most keys that changed can be settled from the new observations alone, since all that they tell is later than
+the checkpoint. Those for which that is not certain are named, to be folded from their whole history: whatever
+a listing told, what is dated before the checkpoint, and removals that could bring an earlier entry back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from snapengine.bulkfold import bulkfold, version_table
+from snapengine.fold import as_version, merge, state
+from snapengine.model import CREATED, EVENT, NULL_VERSION, VERSION_DELETED, ObjectVersion, Observation
+from snapengine.observation_codec import observations_of
+
+SLACK_MS = 60_000
+"""By how much a sequencer's order may differ from that of the times, and a page's time lag behind it."""
+
+_FEW = 2000
+"""Rows that are put among sorted ones one by one; more are sorted with them."""
+
+
+class Settled(NamedTuple):
+    """What the observations since a checkpoint say."""
+
+    rows: pa.Table
+    """`VIEW_SCHEMA`: the objects of the keys that they settle, in no order."""
+    replaced: pa.Array
+    """Keys of which the live set's rows no longer hold."""
+    whole: pa.Array
+    """Keys that must be folded from their whole history."""
+
+
+def settle(base: pa.Table, side: pa.Table, delta: pa.Table, at: int, horizon: int) -> Settled:
+    """Fold what came after a checkpoint whose instant is `horizon`; `at` is the instant asked for.
+
+    `base` has the live set's `key` and `version_id` (no rows for a slice, which shows nothing so old);
+    `side` holds all earlier observations of the keys that it names, `delta` all later ones, by the log's
+    columns.
+    """
+    side_keys = pc.unique(side["key"])
+    beside = pc.is_in(delta["key"], value_set=side_keys)
+    rows = [bulkfold(pa.concat_tables([side, delta.filter(beside)]), at)] if len(side_keys) else []
+    others = delta.filter(pc.invert(beside))
+
+    doubtful = pc.unique(others.filter(_doubtful(others, horizon))["key"])
+    plain = others.filter(
+        pc.and_(
+            pc.invert(pc.is_in(others["key"], value_set=doubtful)),
+            pc.less_equal(others["event_time"].cast(pa.int64()), at),
+        )
+    )
+    removed = pc.unique(plain.filter(pc.equal(plain["kind"], VERSION_DELETED))["key"])
+    with_removals = pc.is_in(plain["key"], value_set=removed)
+    simple = plain.filter(pc.invert(with_removals))
+    rows.append(bulkfold(simple, at))
+    by_removals = _removals(base, plain.filter(with_removals), at)
+    rows.append(version_table(by_removals.found))
+    whole = [*doubtful.to_pylist(), *by_removals.whole]
+    return Settled(
+        pa.concat_tables(rows),
+        _keys([*side_keys.to_pylist(), *pc.unique(simple["key"]).to_pylist(), *by_removals.replaced, *whole]),
+        _keys(whole),
+    )
+
+
+def _doubtful(observations: pa.Table, horizon: int) -> pa.ChunkedArray:
+    """What may reach back beyond the checkpoint."""
+    null_removed = pc.and_(
+        pc.equal(observations["kind"], VERSION_DELETED), pc.equal(observations["version_id"], NULL_VERSION)
+    )
+    early = pc.less_equal(observations["event_time"].cast(pa.int64()), horizon + SLACK_MS)
+    listed = pc.or_(pc.not_equal(observations["origin"], EVENT), pc.is_valid(observations["listing"]))
+    return pc.or_(pc.or_(listed, early), null_removed)
+
+
+class _ByRemovals(NamedTuple):
+    found: list[ObjectVersion]
+    replaced: list[str]
+    whole: list[str]
+
+
+def _removals(base: pa.Table, observations: pa.Table, at: int) -> _ByRemovals:
+    """Keys with removals: unless what now stands is removed, nothing beneath it matters."""
+    result = _ByRemovals([], [], [])
+    histories: defaultdict[str, list[Observation]] = defaultdict(list)
+    for o in observations_of(observations):
+        histories[o.key].append(o)
+    shown = (
+        base.filter(pc.is_in(base["key"], value_set=_keys(list(histories))))
+        if histories
+        else base.slice(0, 0)
+    )
+    standing = dict(zip(shown["key"].to_pylist(), shown["version_id"].to_pylist(), strict=True))
+    for key, history in histories.items():
+        gone = {o.version_id for o in history if o.kind == VERSION_DELETED}
+        top = state(merge(o for o in history if o.kind != VERSION_DELETED), at)
+        if top is None and key in standing and standing[key] not in gone:
+            continue  # the live set's row stands
+        if top is None or top.version_id in gone:
+            result.whole.append(key)
+            continue
+        result.replaced.append(key)
+        if top.kind == CREATED:
+            result.found.append(as_version(key, top))
+    return result
+
+
+def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table:
+    """The live set without the replaced keys and with the rows, by `base`'s columns, in key order.
+
+    `base` is in key order and has a `key`.
+    """
+    rows = rows.select(base.column_names)
+    if not len(replaced):
+        kept = [base]
+    elif len(replaced) + rows.num_rows > max(_FEW, base.num_rows // 50):
+        kept = [base.filter(pc.invert(pc.is_in(base["key"], value_set=replaced)))]
+        if rows.num_rows:
+            together = pa.concat_tables([*kept, rows])
+            return together.take(pc.sort_indices(together, sort_keys=[("key", "ascending")]))
+        return kept[0]
+    else:
+        kept = []
+    if not rows.num_rows and kept:
+        return kept[0]
+    return _spliced(base, set(replaced.to_pylist()), rows)
+
+
+def _spliced(base: pa.Table, replaced: set[str], rows: pa.Table) -> pa.Table:
+    """A few rows put into many, which are only sliced."""
+    rows = rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")]))
+    new = {key: number for number, key in enumerate(rows["key"].to_pylist())}
+    keys = base["key"].combine_chunks() if base.num_rows else base["key"]
+    numbers = range(base.num_rows)
+    pieces: list[pa.Table] = []
+    done = 0
+    for key in sorted(replaced | new.keys()):
+        place = bisect_left(numbers, key, lo=done, key=lambda i: keys[i].as_py())
+        pieces.append(base.slice(done, place - done))
+        done = place
+        if place < base.num_rows and keys[place].as_py() == key:
+            done += 1
+        if key in new:
+            pieces.append(rows.slice(new[key], 1))
+    pieces.append(base.slice(done))
+    return pa.concat_tables([piece for piece in pieces if piece.num_rows] or [base.slice(0, 0)])
+
+
+def _keys(keys: list[str]) -> pa.Array:
+    return pa.array(keys, pa.string())
+
+
+EMPTY_BASE = pa.table({"key": _keys([]), "version_id": _keys([])})
+"""Of a slice."""

@@ -1,0 +1,262 @@
+"""What a plan names, read range by range of keys: segments, a checkpoint, and the log's tail.
+
+If a file or an entry has moved on to another place since the plan was made, it is made again, and the reading
+goes on at the range where it was: whatever is read, it is the same history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from snapengine.archive.manifest import Archive, ArchiveFile, files_from_payload
+from snapengine.archive.planning import (
+    Bounds,
+    Gap,
+    KeyRange,
+    Part,
+    Plan,
+    groups_in,
+    keys_below,
+    make_plan,
+    next_key,
+    split,
+)
+from snapengine.archive.windows import Reader, Window, in_range
+from snapengine.errors import ArchiveFileMissing
+from snapengine.model import Epoch, LogEntry, SnapshotRef
+from snapengine.observation_codec import SCHEMA, decode_table
+from snapengine.ports import LogReader
+
+ROWS_AT_ONCE = 1_000_000
+"""Rows that are read for one range of keys, more or less."""
+GROUP_ROWS = 131_072
+"""Of a row group: of a file with no more, the groups are not worth asking for."""
+_TRIES = 3
+
+
+class Sources(Protocol):
+    """Where a bucket's history is. An `Engine` is one."""
+
+    @property
+    def store(self) -> LogReader: ...
+
+    def archive(self, bucket: str, *, lately: Epoch | None = None) -> Archive:
+        """All manifests, as they stand now; with `lately`, as they stood within the last minute, at a time
+        when there was that epoch."""
+        ...
+
+    def files(self, bucket: str) -> Reader:
+        """The archive's files."""
+        ...
+
+
+class Told(NamedTuple):
+    """What an entry of the log's tail tells."""
+
+    stream: int
+    number: int
+    rows: pa.Table
+
+
+Fold = Callable[[KeyRange], pa.Table]
+"""Makes of a range of keys its rows."""
+
+
+def by_ranges(
+    sources: Sources,
+    ref: SnapshotRef,
+    epoch: Epoch,
+    begin: Callable[[Reading], Fold],
+    *,
+    base: bool = True,
+    tail: bool = True,
+    keys: KeyRange | None = None,
+) -> Iterator[pa.Table]:
+    """What `begin(reading)` makes of all keys below the reference's prefix (or of `keys`), range by range.
+
+    Without `base` no checkpoint is used, without `tail` the log's entries are left alone.
+    While one range is used the next is read. Raises `Gap` or `ArchiveFileMissing` if making the plan again
+    does not help: then something is lost.
+    """
+    left: KeyRange | None = keys or keys_below(ref.prefix)
+    tries = 0
+    while left is not None:
+        try:
+            with Reading(sources, ref, epoch, left, base=base, tail=tail) as reading:
+                for done, table in _ahead(reading, begin(reading)):
+                    last, tries = reading.keys.after, 0
+                    left = None if done.after in {None, last} else KeyRange(str(done.after), last)
+                    yield table
+        except (Gap, ArchiveFileMissing):
+            tries += 1
+            if tries >= _TRIES:
+                raise
+
+
+def _ahead(reading: Reading, fold: Fold) -> Iterator[tuple[KeyRange, pa.Table]]:
+    """Each range and its rows, the next one being worked on meanwhile."""
+    ranges = reading.ranges()
+    if len(ranges) == 1:
+        yield ranges[0], fold(ranges[0])
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapengine-fold") as thread:
+        coming: Future[pa.Table] = thread.submit(fold, ranges[0])
+        try:
+            for number, keys in enumerate(ranges):
+                table = coming.result()
+                if number + 1 < len(ranges):
+                    coming = thread.submit(fold, ranges[number + 1])
+                yield keys, table
+        finally:
+            coming.cancel()
+
+
+class Reading:
+    """One plan, being carried out: the log's tail is read at once, files as their ranges come."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        ref: SnapshotRef,
+        epoch: Epoch,
+        keys: KeyRange,
+        *,
+        base: bool = True,
+        tail: bool = True,
+    ) -> None:
+        """Without `base` no checkpoint is used; without `tail` the log's entries are left alone."""
+        self.epoch = epoch
+        self.keys = keys
+        self.archive = sources.archive(ref.bucket)
+        self.plan: Plan = make_plan(self.archive, epoch, ref.at, keys, start=ref.start, base=base)
+        self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="snapengine-read")
+        self._sources = sources
+        self._bucket = ref.bucket
+        self._prefix = ref.prefix
+        self._reader: Reader | None = None
+        self._tail: pa.Table | None = None
+        self._told: list[Told] = []
+        self._listed: list[LogEntry] = []
+        self._coming = {
+            stream: self.pool.submit(self._read_stream, stream, after, to)
+            for stream, (after, to) in (self.plan.tail.items() if tail else ())
+        }
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def reader(self) -> Reader:
+        """The archive's files; nothing is opened where there are none."""
+        if self._reader is None:
+            self._reader = self._sources.files(self._bucket)
+        return self._reader
+
+    # The log's tail
+
+    def _read_stream(self, stream: int, after: int, to: int) -> list[LogEntry | Told]:
+        found: list[LogEntry | Told] = []
+        for entry in self._sources.store.entries(self._bucket, stream, after, to):
+            if entry.form == "stub":
+                raise Gap(
+                    f"Entry {entry.number} of stream {stream} of bucket {self._bucket} has gone to the "
+                    "archive, and no segment holds it."
+                )
+            if entry.form == "files":
+                found.append(entry)
+                continue
+            table = decode_table(entry.payload)
+            if self._prefix:
+                table = table.filter(pc.starts_with(table["key"], pattern=self._prefix))
+            if table.num_rows:
+                found.append(Told(stream, entry.number, table))
+        return found
+
+    def told(self) -> list[Told]:
+        """The tail's entries that hold observations."""
+        while self._coming:
+            _, stream = self._coming.popitem()
+            for one in stream.result():
+                if isinstance(one, Told):
+                    self._told.append(one)
+                else:
+                    self._listed.append(one)
+        return self._told
+
+    def listed(self) -> list[ArchiveFile]:
+        """Files that entries of the tail name."""
+        return self.listed_after({})
+
+    def listed_after(self, cover: Mapping[int, int]) -> list[ArchiveFile]:
+        """Those of entries that `cover` does not cover."""
+        self.told()
+        named = [one for one in self._listed if one.number > cover.get(one.stream, 0)]
+        files = [file for one in named for file in files_from_payload(one.payload)]
+        return [file for file in files if file.rows and self.keys.overlaps(file.min_key, file.max_key)]
+
+    def tail(self, keys: KeyRange) -> pa.Table:
+        """The tail's observations of a range of keys, by the log's schema."""
+        if self._tail is None:
+            self._tail = pa.concat_tables([SCHEMA.empty_table(), *(one.rows for one in self.told())])
+            if keys != keys_below(self._prefix):
+                order = pc.sort_indices(self._tail, sort_keys=[("key", "ascending")])
+                self._tail = self._tail.take(order)
+        return self._tail if keys == keys_below(self._prefix) else in_range(self._tail, keys)
+
+    def tail_after(self, cover: Mapping[int, int]) -> pa.Table:
+        """Those of the tail that `cover` does not cover."""
+        later = [one.rows for one in self.told() if one.number > cover.get(one.stream, 0)]
+        return pa.concat_tables([SCHEMA.empty_table(), *later])
+
+    # Files
+
+    def window(self, parts: Sequence[Part], schema: pa.Schema) -> Window:
+        return Window(self.reader, parts, schema, self.pool)
+
+    def files_window(self, files: Sequence[ArchiveFile], schema: pa.Schema) -> Window:
+        return Window.of_files(self.reader, files, schema, self.pool)
+
+    def observations(self, parts: Sequence[Part], schema: pa.Schema = SCHEMA) -> Callable[..., pa.Table]:
+        """A function of a range (and keys) that gives the observations of parts and of the tail."""
+        window = self.window(parts, schema)
+        listed = self.files_window(self.listed(), schema)
+
+        def rows(keys: KeyRange, only: Sequence[str] | None = None) -> pa.Table:
+            tail = self.tail(keys).select(schema.names)
+            if only is not None:
+                tail = tail.filter(pc.is_in(tail["key"], value_set=pa.array(only, pa.string())))
+            return pa.concat_tables([window.rows(keys, only), listed.rows(keys, only), tail])
+
+        return rows
+
+    # Ranges
+
+    def ranges(self) -> list[KeyRange]:
+        """The keys in pieces that fit into memory."""
+        files = [*self.plan.files, *self.listed()]
+        if sum(f.rows for f in files) <= ROWS_AT_ONCE:
+            return [self.keys]
+        return split(self.bounds(files), self.keys, ROWS_AT_ONCE)
+
+    def bounds(self, files: Sequence[ArchiveFile]) -> list[Bounds]:
+        """Of all row groups that can hold keys of ours; small files count as one."""
+        large = [f for f in files if f.rows > GROUP_ROWS]
+        found = [Bounds(f.rows, f.min_key, f.max_key) for f in files if f.rows <= GROUP_ROWS]
+        for groups in self.pool.map(self._groups, large):
+            found += [groups[number] for number in groups_in(groups, self.keys)]
+        return found
+
+    def _groups(self, file: ArchiveFile) -> list[Bounds]:
+        return [Bounds(*group) for group in self.reader().groups(file)]
+
+
+def after_key(keys: KeyRange, key: str) -> KeyRange:
+    """The part of a range that comes after `key`."""
+    return KeyRange(max(keys.first, next_key(key)), keys.after) if key else keys
