@@ -1,0 +1,31 @@
+"""PURE: the columns of the archive's files. Those of observations are the log's, and the epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from snapengine.observation_codec import SCHEMA
+
+EPOCH: pa.Field[Any] = pa.field("epoch", pa.int64(), nullable=False)
+"""The first epoch that covers the observation."""
+
+ARCHIVED = pa.schema([*SCHEMA, EPOCH])
+"""Of `regular` and `irregular` files, sorted by `ORDER`. A checkpoint's side files have the log's columns
+(`snapengine.observation_codec.SCHEMA`), its objects those of `snapengine.bulkfold.VIEW_SCHEMA`."""
+ORDER = ("key", "event_time", "epoch")
+
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("number", pa.int64(), nullable=False),
+    pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False),
+    pa.field("cover", pa.string(), nullable=False),
+    pa.field("watermarks", pa.string(), nullable=False),
+]
+EPOCHS = pa.schema(_FIELDS)
+"""Of `epochs` files: what the table's items hold, to restore them from; cover and watermarks are JSON."""
+
+OBSERVATION_ROWS = 1_048_576
+"""The most rows of a file of observations."""
+OBJECT_ROWS = 4_194_304
+"""The most rows of a checkpoint's part."""
