@@ -17,7 +17,9 @@ from snapengine.archive.planning import Bounds, KeyRange, Part, groups_in, group
 class Reader(Protocol):
     """What is needed of `reading.ArchiveReader`."""
 
-    def groups(self, file: ArchiveFile) -> Sequence[Bounds]: ...
+    def groups(self, file: ArchiveFile) -> Sequence[tuple[int, str, str]]:
+        """Of each row group the rows, the least key and the greatest."""
+        ...
 
     def read(
         self, file: ArchiveFile, *, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
@@ -81,7 +83,7 @@ class _Open:
         file = self.file
         if only is None and not self._kept and keys.includes(file.min_key, file.max_key):
             return self._as_wanted(self._reader().read(file, columns=self._columns))
-        groups = self._reader().groups(file)
+        groups = [Bounds(*group) for group in self._reader().groups(file)]
         numbers = groups_in(groups, keys)
         if only is not None:
             hits = set(groups_of(groups, only))

@@ -1,0 +1,90 @@
+"""PURE: when a checkpoint is due, which ones are thinned out, and which segments are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+from snapengine.archive.manifest import Archive, Checkpoint, Segment
+
+SHARE = 0.2
+"""Of the last checkpoint's rows: when more was observed since, another is due."""
+LEAST = 20_000
+"""Observations for which no checkpoint is made, however small the bucket is."""
+SETTLED_MS = 300_000
+"""So long before its epoch is a checkpoint's instant: few keys have a fact that is later."""
+MOST_ROWS = 64_000_000
+"""Of segments that are put together."""
+
+_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
+_KEEP_ALL_DAYS = 2
+_KEEP_DAILY_DAYS = 90
+
+
+def checkpoint_due(archive: Archive) -> bool:
+    """Whether so much was archived since the newest checkpoint that views of now would cost a share of the
+    bucket beside it."""
+    newest = max(archive.checkpoints, key=lambda c: c.epoch, default=None)
+    since = sum(s.rows for s in archive.segments if newest is None or s.first > newest.epoch)
+    return since > max(LEAST, SHARE * (newest.rows if newest else 0))
+
+
+def thinned(checkpoints: Iterable[Checkpoint], now: int) -> list[Checkpoint]:
+    """The checkpoints that may go: all of the last two days stay, then one a day, after 90 days one a week.
+    Views cost the same, but for the observations of a day or a week."""
+    going: list[Checkpoint] = []
+    kept: set[tuple[str, int]] = set()
+    newest_first = sorted(checkpoints, key=lambda c: (c.at, c.epoch), reverse=True)
+    for number, checkpoint in enumerate(newest_first):
+        days = (now - checkpoint.at) / _DAY_MS
+        if number == 0 or days <= _KEEP_ALL_DAYS:
+            continue
+        period = ("day", checkpoint.at // _DAY_MS)
+        if days > _KEEP_DAILY_DAYS:
+            period = ("week", checkpoint.at // (7 * _DAY_MS))
+        if period in kept:
+            going.append(checkpoint)
+        kept.add(period)
+    return going
+
+
+def to_put_together(segments: Sequence[Segment], now: int) -> list[list[Segment]]:
+    """Runs of neighbours that become one segment each: those of an hour that has ended, of a day, of a month.
+
+    Segments whose items leave the table are kept apart from those whose items stay.
+    """
+    groups: list[list[Segment]] = []
+    standing = sorted(_longest(segments), key=lambda s: s.first)
+    for _, same in groupby(standing, key=lambda s: (_period(s.last_time, now), s.leaving_since is None)):
+        run: list[Segment] = []
+        for segment in same:
+            if run and sum(s.rows for s in run) + segment.rows > MOST_ROWS:
+                groups.append(run)
+                run = []
+            run.append(segment)
+        groups.append(run)
+    return [run for run in groups if len(run) > 1]
+
+
+def _longest(segments: Sequence[Segment]) -> list[Segment]:
+    """Without those that a longer one holds."""
+    return [
+        s
+        for s in segments
+        if not any(o is not s and o.first <= s.first and s.last <= o.last for o in segments)
+    ]
+
+
+def _period(time: int, now: int) -> tuple[str, int]:
+    """The longest that `time` is in and that has ended."""
+    moment = datetime.fromtimestamp(time / 1000, UTC)
+    month = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    next_month = (month + timedelta(days=32)).replace(day=1)
+    if next_month.timestamp() * 1000 <= now:
+        return ("month", month.year * 12 + month.month)
+    if (time // _DAY_MS + 1) * _DAY_MS <= now:
+        return ("day", time // _DAY_MS)
+    if (time // _HOUR_MS + 1) * _HOUR_MS <= now:
+        return ("hour", time // _HOUR_MS)
+    return ("none", time)
