@@ -32,7 +32,7 @@ PATIENCE = 3600.0
 
 
 class Missing(Exception):
-    """A peer cannot run here. The message says what to install."""
+    """A peer cannot run here, or failed. The message says what to install, or the peer's last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +147,18 @@ def _run(command: list[str], endpoint: Endpoint, variables: dict[str, str]) -> t
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_"))}
     with tempfile.TemporaryFile() as output, undisturbed():
         started = time.perf_counter()
-        done = subprocess.run(
-            command,
-            env=kept | endpoint.environment() | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.PIPE,
-            check=False,
-            timeout=PATIENCE,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                env=kept | endpoint.environment() | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise Missing(f"{command[0]} did not end within {PATIENCE:.0f} s") from None
         seconds = time.perf_counter() - started
         if done.returncode != 0:
             raise Missing(f"{command[0]} ended with {done.returncode}: {done.stderr.decode()[-500:].strip()}")

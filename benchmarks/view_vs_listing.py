@@ -83,6 +83,8 @@ class Measured:
     processes: list[float] = field(default_factory=list)
     peers: dict[str, list[Answered]] = field(default_factory=dict)
     peer_requests: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """Peers that began and did not end well, and what they said."""
 
     def wrong(self, name: str) -> int:
         """Keys that a peer has wrong, at most, of its runs."""
@@ -133,7 +135,11 @@ def _build(engine: Engine, history: History) -> None:
 def _ask_peers(measured: Measured, server: CountingSeaweedFs, folder: Path, peers: Sequence[Peer]) -> None:
     for peer in peers:
         before = server.requests()
-        answered = peer.ask(server, folder, measured.filled.at)
+        try:
+            answered = peer.ask(server, folder, measured.filled.at)
+        except Missing as problem:
+            measured.failures.append(f"{peer.name}: {problem}")
+            continue
         measured.peer_requests[peer.name] = server.requests() - before
         measured.peers.setdefault(peer.name, []).append(answered)
         print(f"{peer.name}: {answered.seconds:.2f} s", file=sys.stderr)
@@ -195,7 +201,7 @@ def result(measured: Measured, fewer: Measured, absent: Sequence[str]) -> Result
             "table": measured.table,
             "baseline": quickest,
             "smaller_objects": fewer.filled.objects,
-            "not_run": "; ".join(absent) or "none",
+            "not_run": "; ".join([*absent, *measured.failures]) or "none",
         },
         figures=figures,
         ratios={
