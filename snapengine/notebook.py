@@ -26,24 +26,26 @@ _BADGES = {"provisional": "#b45309", "settled": "#1d4ed8", "verified": "#15803d"
 
 def view_html(view: View) -> str:
     """A card: the reference, its level, what it holds, and the first rows."""
-    table = view.to_arrow()
+    table = view.rows_if_few()
     level = view.completeness
-    total = pc.sum(table["size"]).as_py() or 0
-    facts = (
-        f"{table.num_rows:,} objects · {human_bytes(total)} · epoch {view.epoch:,} · {render(view.ref.at)}"
-    )
     rows = [
         (v.key, "—" if v.size is None else human_bytes(v.size), render(v.event_time), v.version_id)
         for v in islice(view.versions(), _ROWS)
     ]
-    left = table.num_rows - len(rows)
+    if table is None:  # to count them would take reading them all
+        held = f"at most {view.bound():,} objects"
+        left = "and more" if len(rows) == _ROWS else ""
+    else:
+        held = f"{table.num_rows:,} objects · {human_bytes(pc.sum(table['size']).as_py() or 0)}"
+        left = f"and {table.num_rows - len(rows):,} more" if table.num_rows > len(rows) else ""
+    facts = f"{held} · epoch {view.epoch:,} · {render(view.ref.at)}"
     return (
         f'<div style="{_CARD}"><div style="{_MONO};font-weight:600">{escape(view.reference)}</div>'
         f'<div style="margin:6px 0"><span title="{escape(level.reason)}" style="background:'
         f"{_BADGES[level.level]};color:#fff;border-radius:999px;padding:1px 9px;font-size:12px"
         f'">{level.level}</span> {escape(facts)}</div>'
         f"{_table(('key', 'size', 'since', 'version'), rows)}"
-        + (f'<div style="opacity:.7">… and {left:,} more</div>' if left else "")
+        + (f'<div style="opacity:.7">… {left}</div>' if left else "")
         + "</div>"
     )
 

@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import io
-from bisect import bisect_left, bisect_right
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from snapengine.bulkfold import versions_of
 from snapengine.completeness import completeness
-from snapengine.diff import Diff, diff_tables
-from snapengine.digest import BLOCK_ROWS, digest
-from snapengine.download import download
+from snapengine.diff import Diff, diff_batches, diff_tables
+from snapengine.digest import digest_batches
+from snapengine.download import download, plan_paths
 from snapengine.errors import NoSuchKey, SnapEngineError, UsageError, VersionGone
 from snapengine.instants import to_datetime
 from snapengine.model import Completeness, Epoch, GoneVersion, ObjectVersion, SnapshotRef
 from snapengine.reference import render_reference
+from snapengine.row_bytes import COLUMNS
 from snapengine.version_file import VersionFile
+from snapengine.view_rows import FEW_ROWS, Rows, ViewSource
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class ViewSource(Protocol):
-    """What a view reads from; an `Engine` is one. It must pickle."""
-
-    def table(self, ref: SnapshotRef, epoch: Epoch) -> pa.Table: ...
-
-    def version(self, ref: SnapshotRef, epoch: Epoch, key: str) -> ObjectVersion | None: ...
-
-    def read(self, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes: ...
-
-    def removal(self, bucket: str, version: ObjectVersion) -> str | None:
-        """When and why a version was removed, in words, if the log knows."""
-        ...
-
-    def audit(self, ref: SnapshotRef, shown: pa.Table) -> list[GoneVersion]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +42,12 @@ class View(Mapping[str, ObjectVersion]):
     """A consistent, read-only view of a bucket at one instant, as known at one epoch.
 
     It maps keys (str) to `ObjectVersion`, in ascending order of the keys' UTF-8 bytes. Nothing is read
-    until it is needed: a look-up of one key costs that key's history, anything else resolves the view once.
-    Equal views have equal references; pickling carries the rows, so nothing is resolved again elsewhere.
+    until it is needed. A look-up of one key costs that key's history; what is asked of a prefix, that prefix.
+    Anything else resolves a view of at most 2,000,000 objects once, and keeps the rows; of a greater one it
+    reads them each time, in bounded memory, and only the columns it needs. Several threads may use a view.
+
+    Equal views have equal references. Pickling carries the rows of a view of at most 2,000,000 objects, so
+    that nothing is resolved again elsewhere; of a greater one the reference, which gives the same rows there.
     """
 
     def __init__(
@@ -68,8 +56,7 @@ class View(Mapping[str, ObjectVersion]):
         self._source = source
         self.ref = ref
         self._epoch = epoch
-        self._table = table
-        self._lock = RLock()
+        self._rows = Rows(source, ref, epoch, table)
 
     # What it is a view of
 
@@ -105,7 +92,8 @@ class View(Mapping[str, ObjectVersion]):
         return self.reference
 
     def __repr__(self) -> str:
-        known = f"{len(self):,} objects" if self._table is not None else "not read yet"
+        count = self._rows.known_count
+        known = "not read yet" if count is None else f"{count:,} objects"
         return f"<snapengine view {self.reference} ({known})>"
 
     def __eq__(self, other: object) -> bool:
@@ -115,15 +103,14 @@ class View(Mapping[str, ObjectVersion]):
         return hash(self.ref)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (View, (self._source, self.ref, self._epoch, self.to_arrow()))
+        table = self._rows.few()
+        carried = table if table is not None and table.num_rows <= FEW_ROWS else None
+        return (View, (self._source, self.ref, self._epoch, carried))
 
     # The mapping
 
     def __getitem__(self, key: str) -> ObjectVersion:
-        if self._table is None and self.ref.versions == "last":
-            version = self._source.version(self.ref, self._epoch, key)
-        else:
-            version = self._find(key)
+        version = self._rows.find(key)
         if version is None:
             raise NoSuchKey(key, self.reference)
         return version
@@ -135,10 +122,15 @@ class View(Mapping[str, ObjectVersion]):
             return False
 
     def __iter__(self) -> Iterator[str]:
-        return (version.key for version in self.versions())
+        return (key for batch in self.to_batches(["key"]) for key in batch.column(0).to_pylist())
 
     def __len__(self) -> int:
-        return int(self.to_arrow().num_rows)
+        """Of a view that is not kept, its keys are read once for this. Python's `list(view)` asks first, too;
+        `list(iter(view))` does not."""
+        return self._rows.count()
+
+    def __bool__(self) -> bool:
+        return any(batch.num_rows for batch in self.to_batches(["key"]))
 
     def items(self) -> ItemsView[str, ObjectVersion]:
         return _Items(self)
@@ -148,57 +140,46 @@ class View(Mapping[str, ObjectVersion]):
 
     def versions(self) -> Iterable[ObjectVersion]:
         """The rows, in order. Only a slice of all versions has several of one key."""
-        return versions_of(self.to_arrow())
+        return self._rows.versions()
 
     def list(self, prefix: str = "", delimiter: str = "") -> Listing:
-        """The objects whose keys start with `prefix`, like S3's ListObjectsV2.
+        """The objects whose keys start with `prefix`, like S3's ListObjectsV2, but all at once.
 
-        With a delimiter, keys that hold it after the prefix are rolled up into common prefixes.
+        With a delimiter, keys that hold it after the prefix are rolled up into common prefixes. Of a view
+        whose rows are not in memory only what is below the prefix is read.
         """
-        keys = self.to_arrow()["key"]
-        first, last = self._range(keys, prefix)
+        rows = self._rows.below(prefix)
         if not delimiter:
-            return Listing(list(versions_of(self.to_arrow().slice(first, last - first))), [])
-        objects: list[ObjectVersion] = []
-        prefixes: list[str] = []
-        while first < last:
-            key = keys[first].as_py()
-            cut = key.find(delimiter, len(prefix))
-            if cut < 0:
-                objects += versions_of(self.to_arrow().slice(first, 1))
-                first += 1
-            else:
-                prefixes.append(key[: cut + len(delimiter)])
-                _, first = self._range(keys, prefixes[-1])
-        return Listing(objects, prefixes)
-
-    def _find(self, key: str) -> ObjectVersion | None:
-        table = self.to_arrow()
-        keys = table["key"]
-        row = bisect_right(range(table.num_rows), key, key=lambda i: keys[i].as_py()) - 1
-        if row < 0 or keys[row].as_py() != key:
-            return None
-        return next(iter(versions_of(table.slice(row, 1))))
-
-    @staticmethod
-    def _range(keys: Any, prefix: str) -> tuple[int, int]:
-        """The rows whose keys start with `prefix`: Python compares text as UTF-8 bytes compare."""
-        rows = range(len(keys))
-        first = bisect_left(rows, prefix, key=lambda i: keys[i].as_py())
-        last = bisect_right(rows, prefix, lo=first, key=lambda i: keys[i].as_py()[: len(prefix)])
-        return first, last
+            return Listing(list(rows.versions()), [])
+        return Listing(*rows.level(prefix, delimiter))
 
     # As data
 
     def to_arrow(self) -> pa.Table:
-        """The rows: `snapengine.bulkfold.VIEW_SCHEMA` (a slice of all versions has `became` too)."""
-        with self._lock:
-            if self._table is None:
-                self._table = self._source.table(self.ref, self._epoch)
-            return self._table
+        """All rows, in memory: `snapengine.bulkfold.VIEW_SCHEMA`, and `became` of a slice of all versions."""
+        return self._rows.whole()
+
+    def to_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The same rows in order, at most 65,536 at a time and in bounded memory.
+
+        With `columns` only those, in that order. Raises `UsageError` for one that there is not.
+        """
+        return self._rows.batches(columns)
+
+    def rows_if_few(self) -> pa.Table | None:
+        """What `to_arrow` gives if that is in memory, or at most 2,000,000 rows; else None."""
+        return self._rows.few()
+
+    def bound(self) -> int:
+        """At most so many rows, by what is known without reading them."""
+        return self._rows.bound()
+
+    def explain(self) -> str:
+        """What resolving this view reads, in words."""
+        return self._source.explain(self.ref, self._epoch)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The rows as a DataFrame. Raises `UsageError` where pandas is not installed."""
+        """All rows as a DataFrame, in memory. Raises `UsageError` where pandas is not installed."""
         try:
             import pandas  # noqa: F401  # only to say what is missing
         except ImportError:
@@ -208,12 +189,7 @@ class View(Mapping[str, ObjectVersion]):
 
     def digest(self) -> str:
         """`sha256:<hex>` over keys, version ids, ETags and sizes. Equal digests mean equal data."""
-        columns = self.to_arrow().select(["key", "version_id", "etag", "size"])
-        return digest(
-            row
-            for batch in columns.to_batches(max_chunksize=BLOCK_ROWS)
-            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        )
+        return digest_batches(self.to_batches(COLUMNS))
 
     def diff(self, other: View) -> Diff:
         """What changed from this view to the other: keys added, removed, and with another version."""
@@ -221,7 +197,12 @@ class View(Mapping[str, ObjectVersion]):
             raise UsageError(f"{self} and {other} are views of different buckets.")
         if "all" in (self.ref.versions, other.ref.versions):
             raise UsageError("A slice of all versions has no one version a key to compare.")
-        return diff_tables(self.reference, self.to_arrow(), other.reference, other.to_arrow())
+        before, after = self._rows.known, other._rows.known
+        if before is None or after is None:
+            if self._source != other._source:
+                return diff_batches(self.reference, self.to_batches(), other.reference, other.to_batches())
+            before, after = self._source.differing(self.ref, self._epoch, other.ref, other._epoch)
+        return diff_tables(self.reference, before, other.reference, after)
 
     def metadata(self, extractor: str = "dicom", **options: Any) -> pd.DataFrame:
         """Metadata of the view's objects, each read from its own version, as a DataFrame.
@@ -255,7 +236,7 @@ class View(Mapping[str, ObjectVersion]):
     def audit(self) -> Sequence[GoneVersion]:
         """The versions of this view that are gone from S3, since when and why, by all that is known now.
 
-        From the log alone: S3 is not asked.
+        From the log alone: S3 is not asked. The view's rows are all held in memory.
         """
         return self._source.audit(self.ref, self.to_arrow())
 
@@ -286,7 +267,14 @@ class View(Mapping[str, ObjectVersion]):
             raise UsageError(
                 "A slice of all versions may hold several objects of one key: read them one by one."
             )
-        return download(self.list(prefix).objects, Path(folder), self._read, workers=workers)
+        rows = self._rows.below(prefix)
+        keys = (batch.column(0).to_pylist() for batch in rows.batches(["key"]))
+        plan_paths([key for part in keys for key in part], Path(folder))
+        paths: list[Path] = []
+        for batch in rows.batches():
+            objects = list(versions_of(pa.Table.from_batches([batch])))
+            paths += download(objects, Path(folder), self._read, workers=workers)
+        return paths
 
     def _repr_html_(self) -> str:
         from snapengine.notebook import view_html
