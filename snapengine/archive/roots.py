@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -237,12 +238,16 @@ def _pread(file: int, start: int, stop: int) -> bytes:
 
 
 def _sync(folder: Path) -> None:
-    """Make renames in the folder last."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make renames in the folder last, as far as it can be opened and its file system knows how."""
+    with suppress(PermissionError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _failed(what: str, name: str, error: OSError) -> SnapEngineError:
@@ -304,14 +309,13 @@ class S3Root:
 
     def size(self, path: str) -> int | None:
         name, key = self._named(path)
-        try:
-            return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
-        except ClientError as error:
-            if code_of(error) in _MISSING:
+        with translated(name):
+            try:
+                return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+            except ClientError as error:
+                if code_of(error) not in _MISSING:
+                    raise
                 return None
-            raise translate(error, name) from error
-        except BotoCoreError as error:
-            raise translate(error, name) from error
 
     def paths(self, prefix: str = "") -> Iterator[Stored]:
         whole = self._prefix + _checked_prefix(prefix)
