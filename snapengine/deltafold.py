@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from snapengine.bulkfold import bulkfold, version_table
 from snapengine.fold import as_version, merge, state
-from snapengine.model import CREATED, EVENT, NULL_VERSION, VERSION_DELETED, ObjectVersion, Observation
+from snapengine.model import CREATED, EVENT, VERSION_DELETED, ObjectVersion, Observation
 from snapengine.observation_codec import observations_of
 
 SLACK_MS = 60_000
@@ -72,12 +72,9 @@ def settle(base: pa.Table, side: pa.Table, delta: pa.Table, at: int, horizon: in
 
 def _doubtful(observations: pa.Table, horizon: int) -> pa.ChunkedArray:
     """What may reach back beyond the checkpoint."""
-    null_removed = pc.and_(
-        pc.equal(observations["kind"], VERSION_DELETED), pc.equal(observations["version_id"], NULL_VERSION)
-    )
     early = pc.less_equal(observations["event_time"].cast(pa.int64()), horizon + SLACK_MS)
     listed = pc.or_(pc.not_equal(observations["origin"], EVENT), pc.is_valid(observations["listing"]))
-    return pc.or_(pc.or_(listed, early), null_removed)
+    return pc.or_(listed, early)
 
 
 class _ByRemovals(NamedTuple):

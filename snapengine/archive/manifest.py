@@ -149,15 +149,16 @@ class Archive:
 
 
 def archive_of(manifests: list[Manifest]) -> Archive:
+    """What a segment has taken over is no listing's any more, whatever a late writer says."""
     standing = [m for m in manifests if m.retired_at is None]
+    segments = [m for m in standing if isinstance(m, Segment)]
+    archived = max(segments, key=lambda s: s.last).cover if segments else {}
     return Archive(
-        segments=tuple(
-            sorted((m for m in standing if isinstance(m, Segment)), key=lambda s: (s.first, -s.last))
-        ),
+        segments=tuple(sorted(segments, key=lambda s: (s.first, -s.last))),
         checkpoints=tuple(
             sorted((m for m in standing if isinstance(m, Checkpoint)), key=lambda c: (c.at, c.epoch))
         ),
-        listed=tuple(m for m in standing if isinstance(m, Listed)),
+        listed=tuple(m for m in standing if isinstance(m, Listed) and m.number > archived.get(m.stream, 0)),
         retired=tuple(m for m in manifests if m.retired_at is not None),
     )
 

@@ -1,0 +1,215 @@
+"""A checkpoint and what came after it give what folding everything gives: for any history, cut anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from snapengine.bulkfold import VIEW_SCHEMA, bulkfold, version_table, versions_of
+from snapengine.deltafold import EMPTY_BASE, SLACK_MS, put_together, settle
+from snapengine.fold import fold
+from snapengine.model import ObjectVersion, Observation
+from snapengine.observation_codec import SCHEMA, decode_table, encode
+from snapengine.testing.model_bucket import Versioning
+from snapengine.testing.strategies import (
+    KEY,
+    OPERATIONS,
+    KeyHistory,
+    Step,
+    absent,
+    listing,
+    marked,
+    put,
+    removed,
+    row,
+)
+
+WAITS = (0, 1, 700, 1000, 30_000, 61_000, 100_000, 400_000, 40_000_000)
+
+
+class Known(NamedTuple):
+    """An observation, and the first epoch that covers it."""
+
+    epoch: int
+    observation: Observation
+
+
+class Cut(NamedTuple):
+    """A history, a checkpoint, and the view to be resolved from it."""
+
+    known: list[Known]
+    checkpoint: tuple[int, int]
+    """Its instant and its epoch."""
+    at: int
+    epoch: int
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> Cut:
+    """What is done to a key, told early, late, twice or never, and listed now and then."""
+    versioning: list[Versioning] = ["enabled", "enabled", "suspended", "off"]
+    history = KeyHistory(draw(st.sampled_from(versioning)))
+    known: list[Known] = []
+    told = 0
+    step = st.builds(Step, st.sampled_from(OPERATIONS), st.sampled_from(WAITS), st.integers(0, 11))
+    rounds = draw(st.integers(1, 6))
+    for epoch in range(1, rounds + 1):
+        history.play(draw(st.lists(step, max_size=4)))
+        for event in history.events[told:]:
+            delays = draw(st.sampled_from([(0,), (0,), (0,), (1,), (2,), (), (0, 2)]))
+            known += [Known(epoch + late, event) for late in delays]
+        told = len(history.events)
+        if draw(st.sampled_from([True, False, False])):
+            so_far = [k.observation for k in known if k.epoch <= epoch]
+            known += [Known(epoch, o) for o in history.listed(f"L{epoch}", so_far)]
+    last = max((k.epoch for k in known), default=1)
+    times = {t for k in known for t in (k.observation.event_time, k.observation.page_time or 0)} | {
+        history.now
+    }
+    instants = sorted({t + by for t in times | {history.now} for by in (-1, 0, 1, -SLACK_MS)})
+    at = draw(st.just(history.now) | st.sampled_from(instants))
+    first, second = sorted((draw(st.sampled_from(instants)), at))
+    made, asked = sorted((draw(st.integers(0, last)), draw(st.just(last) | st.integers(0, last))))
+    return Cut(known, (first, made), second, asked)
+
+
+def resolved(cut: Cut, *, start: int | None = None) -> list[ObjectVersion]:
+    """By way of the checkpoint; what no plan would read is left out."""
+    horizon, made = cut.checkpoint
+    earlier = [k.observation for k in cut.known if k.epoch <= made]
+    all_known = [k.observation for k in cut.known if k.epoch <= cut.epoch]
+    base = bulkfold(table(earlier), horizon)
+    late = any(max(o.event_time, o.page_time or 0) > horizon for o in earlier)
+    side = table(earlier if late else [])
+    delta = table([k.observation for k in cut.known if made < k.epoch <= cut.epoch and not skipped(cut, k)])
+    told = settle(base if start is None else EMPTY_BASE, side, delta, cut.at, horizon)
+    whole = told.whole.to_pylist()
+    rows = [told.rows, bulkfold(table(all_known if whole else []), cut.at)]
+    shown = put_together(
+        base if start is None else VIEW_SCHEMA.empty_table(), told.replaced, pa.concat_tables(rows)
+    )
+    return [v for v in versions_of(shown) if start is None or v.event_time >= start]
+
+
+def skipped(cut: Cut, known: Known) -> bool:
+    """Whether it can be in a regular file that tells only of later instants."""
+    o = known.observation
+    listed_until = max((k.observation.page_time or 0 for k in cut.known if k.epoch <= known.epoch), default=0)
+    regular = o.listing is None and o.event_time > listed_until + 60_000
+    return regular and o.event_time - 1000 > cut.at
+
+
+def table(observations: list[Observation]) -> pa.Table:
+    return decode_table(encode(observations)) if observations else SCHEMA.empty_table()
+
+
+def truth(cut: Cut, start: int | None = None) -> list[ObjectVersion]:
+    version = fold([k.observation for k in cut.known if k.epoch <= cut.epoch], cut.at)
+    return [version] if version and (start is None or version.event_time >= start) else []
+
+
+@settings(max_examples=1500, deadline=None)
+@given(cuts())
+def test_a_checkpoint_and_what_came_after_it_show_what_the_whole_history_shows(cut: Cut) -> None:
+    assert resolved(cut) == truth(cut)
+
+
+@settings(max_examples=500, deadline=None)
+@given(cuts())
+def test_a_slice_needs_nothing_that_was_before_it(cut: Cut) -> None:
+    start = cut.checkpoint[0] + 1
+    assert resolved(cut, start=start) == truth(cut, start)
+
+
+def story(*epochs: list[Observation]) -> list[Known]:
+    return [Known(number, o) for number, told in enumerate(epochs, 1) for o in told]
+
+
+def test_an_object_is_back_when_its_marker_is_removed_after_the_checkpoint() -> None:
+    cut = Cut(story([put("v1", 10), marked("m", 20)], [removed("m", 500)]), (100_000, 1), 600_000, 2)
+    assert [v.version_id for v in resolved(cut)] == ["v1"]
+    assert resolved(cut) == truth(cut)
+
+
+def test_a_put_delivered_again_after_its_removal_and_a_checkpoint_stays_absent() -> None:
+    cut = Cut(story([put("v1", 10), removed("v1", 20)], [put("v1", 10)]), (100_000, 1), 600_000, 2)
+    assert resolved(cut) == truth(cut) == []
+
+
+def test_a_listed_order_known_before_the_checkpoint_is_not_lost_when_an_event_comes_after_it() -> None:
+    listed = listing("L", 30.0, row("v3", 20.0), row("v2", 20.0), row("v1", 20.0))
+    for at, version in ((20_000, "v3"), (20_502, "v3")):
+        cut = Cut(story(listed, [put("v2", 20.502)]), (20_000, 1), at, 2)
+        assert resolved(cut) == truth(cut), at
+        assert version in {v.version_id for v in resolved(Cut(story(listed), (20_000, 1), at, 1))}
+
+
+def test_an_event_dated_after_the_checkpoint_takes_back_what_a_listing_dated_before_it() -> None:
+    listed = listing("L", 900.0, row("v3", 20.0, "e-2"), row("v2", 10.0))
+    cut = Cut(story([put("v2", 10.3), *listed], [put("v3", 800.0, "e-2")]), (100_000, 1), 500_000, 2)
+    assert [v.version_id for v in resolved(cut)] == ["v2"]
+    assert resolved(cut) == truth(cut)
+
+
+def test_removing_a_version_that_is_not_shown_needs_no_history() -> None:
+    """Lifecycle rules do so to every object that was ever overwritten."""
+    known = story([put("v1", 10), put("v2", 20)], [removed("v1", 900)])
+    base = bulkfold(table([k.observation for k in known if k.epoch == 1]), 100_000)
+    told = settle(base, SCHEMA.empty_table(), table([known[-1].observation]), 10**9, 100_000)
+    assert len(told.whole) == len(told.replaced) == 0
+
+
+def test_whatever_could_bring_an_earlier_entry_back_is_folded_from_its_whole_history() -> None:
+    base = bulkfold(table([put("v1", 10), put("v2", 20)]), 100_000)
+    for late in (removed("v2", 900), absent("v1", 900), put("v1", 10)):
+        told = settle(base, SCHEMA.empty_table(), table([late]), 10**9, 100_000)
+        assert told.whole.to_pylist() == [KEY], late
+    gone = settle(base.slice(0, 0), SCHEMA.empty_table(), table([removed("v1", 900)]), 10**9, 100_000)
+    assert gone.whole.to_pylist() == [KEY]
+
+
+def test_new_events_alone_settle_a_key() -> None:
+    base = bulkfold(table([put("v1", 10)]), 100_000)
+    for events in (
+        [put("v2", 900)],
+        [put("v2", 900), marked("m", 950)],
+        [put("v2", 900), removed("v9", 950)],
+    ):
+        told = settle(base, SCHEMA.empty_table(), table(events), 10**9, 100_000)
+        assert (told.whole.to_pylist(), told.replaced.to_pylist()) == ([], [KEY]), events
+        assert list(versions_of(told.rows)) == [v for v in [fold(events, 10**9)] if v]
+
+
+KEYS = st.text("ab/é🦴\x01", min_size=1, max_size=3)
+
+
+def _row(key: str, version: str) -> ObjectVersion:
+    return ObjectVersion(key, version, 1, "e", 5)
+
+
+@given(st.sets(KEYS), st.sets(KEYS), st.sets(KEYS))
+@example({"a", "b"}, {"a"}, set())
+def test_rows_are_put_into_others_in_the_order_of_utf_8(old: set[str], gone: set[str], new: set[str]) -> None:
+    base = version_table([_row(key, "old") for key in sorted(old)])
+    rows = version_table([_row(key, "new") for key in new])
+    replaced = pa.array(sorted(gone | new), pa.string())
+    together = put_together(base, replaced, rows)
+    expected = dict.fromkeys(old - gone, "old") | dict.fromkeys(new, "new")
+    assert dict(zip(together["key"].to_pylist(), together["version_id"].to_pylist(), strict=True)) == expected
+    assert together["key"].to_pylist() == sorted(expected)
+
+
+def _many(make: Callable[[int], str], numbers: range) -> pa.Table:
+    return version_table([_row(make(n), f"v{n}") for n in numbers])
+
+
+def test_many_rows_are_put_into_many_as_few_are() -> None:
+    base = _many(lambda n: f"{n:06d}", range(5000))
+    rows = _many(lambda n: f"{n:06d}+", range(4000))
+    replaced = pa.array([f"{n:06d}" for n in range(0, 5000, 2)] + rows["key"].to_pylist(), pa.string())
+    keys = put_together(base, replaced, rows)["key"].to_pylist()
+    assert keys == sorted([*(f"{n:06d}" for n in range(1, 5000, 2)), *rows["key"].to_pylist()])
