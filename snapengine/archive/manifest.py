@@ -38,8 +38,6 @@ class ArchiveFile:
     footer_size: int
     """Bytes of the Parquet footer, with its length and magic: the end of the file."""
     footer_sha256: str
-    etag: str | None = None
-    """Where the root is in S3: reads are refused if the object is another by then."""
     min_key: str = ""
     max_key: str = ""
     min_time: int = 0

@@ -217,7 +217,7 @@ class ArchiveReader:
     def _request(self, file: ArchiveFile, piece: Piece) -> bytes:
         with self._lock:
             self.requests += 1
-        data = self.root.read(file.path, piece.start, piece.end, etag=file.etag)
+        data = self.root.read(file.path, piece.start, piece.end)
         with self._lock:
             self.bytes_read += len(data)
         return data

@@ -24,7 +24,6 @@ _MULTIPART: Final = 64 * 1024 * 1024
 _ATTEMPTS: Final = 3
 """How often a reply that breaks off is asked for; botocore repeats only what fails before the first byte."""
 _MISSING: Final = {"NoSuchKey", "404", "NotFound"}
-_CHANGED: Final = {"PreconditionFailed", "412"}
 _SHORTER: Final = {"InvalidRange", "416"}
 
 
@@ -46,19 +45,19 @@ class Root(Protocol):
         """Without a slash at its end. `<url>/<path>` names a file in messages."""
         ...
 
-    def put(self, path: str, source: Path) -> str | None:
-        """Upload a local file; it is there whole or not at all. Its ETag without quotes, in S3. After a lost
-        reply the same call again gives the same end."""
+    def put(self, path: str, source: Path) -> None:
+        """Upload a local file; it is there whole or not at all. After a lost reply the same call again gives
+        the same end."""
         ...
 
-    def put_bytes(self, path: str, data: bytes) -> str | None:
+    def put_bytes(self, path: str, data: bytes) -> None:
         """As `put`."""
         ...
 
-    def read(self, path: str, start: int = 0, end: int | None = None, *, etag: str | None = None) -> bytes:
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `[start, end)`, all of them (`end=None`: to the file's end).
 
-        Raises `ArchiveFileMissing`, or `ArchiveDamaged` if the file is shorter or, in S3, has another ETag.
+        Raises `ArchiveFileMissing`, or `ArchiveDamaged` if the file is shorter.
         """
         ...
 
@@ -153,7 +152,7 @@ class FileRoot:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
 
-    def read(self, path: str, start: int = 0, end: int | None = None, *, etag: str | None = None) -> bytes:  # noqa: ARG002 - a folder has no ETags
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         name = f"{self.url}/{path}"
         if end is not None and end <= start:
             return b""
@@ -263,30 +262,28 @@ class S3Root:
         self._prefix = f"{prefix}/" if prefix else ""
         self.url: Final = f"s3://{bucket}/{prefix}".rstrip("/")
 
-    def put(self, path: str, source: Path) -> str:
+    def put(self, path: str, source: Path) -> None:
         name, key = self._named(path)
         size = source.stat().st_size
         with translated(name), source.open("rb") as file:
             if size < _MULTIPART:
-                reply = self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentLength=size)
-                return reply["ETag"].strip('"')
+                self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentLength=size)
+                return
             self._client.upload_fileobj(file, self._bucket, key)
             head = self._client.head_object(Bucket=self._bucket, Key=key)
         if head["ContentLength"] != size:
             raise _short(name, 0, size, head["ContentLength"])
-        return head["ETag"].strip('"')
 
-    def put_bytes(self, path: str, data: bytes) -> str:
+    def put_bytes(self, path: str, data: bytes) -> None:
         name, key = self._named(path)
         with translated(name):
-            reply = self._client.put_object(Bucket=self._bucket, Key=key, Body=data)
-        return reply["ETag"].strip('"')
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=data)
 
-    def read(self, path: str, start: int = 0, end: int | None = None, *, etag: str | None = None) -> bytes:
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         name, key = self._named(path)
         if end is not None and end <= start:
             return b""
-        options: dict[str, Any] = {"IfMatch": f'"{etag}"'} if etag else {}
+        options: dict[str, Any] = {}
         if start or end is not None:
             options["Range"] = f"bytes={start}-" + ("" if end is None else str(end - 1))
         try:
@@ -339,11 +336,6 @@ def _unread(error: ClientError | BotoCoreError, name: str, start: int, end: int 
     code = code_of(error) if isinstance(error, ClientError) else ""
     if code in _MISSING:
         return _missing(name)
-    if code in _CHANGED:
-        return ArchiveDamaged(
-            f"{name}, a file of the archive, is not the object that was put: its ETag is another. "
-            "Restore it from a copy or an earlier version."
-        )
     if code in _SHORTER:
         return _short(name, start, end, 0)
     return translate(error, name)

@@ -171,6 +171,7 @@ class FileWriter:
         # What is between the last row group and the size of the footer would be covered by nothing.
         if metadata.num_rows != self.rows or metadata.serialized_size + 8 != size - self._end:
             raise RuntimeError(f"{self._path} was not written as it should be")
+        self._root.put(self._path, self._local)
         least_key, greatest_key = self._ranges.get("key", ("", ""))
         least_time, greatest_time = self._ranges.get("event_time", (0, 0))
         return ArchiveFile(
@@ -181,7 +182,6 @@ class FileWriter:
             sha256=whole.hexdigest(),
             footer_size=size - self._end,
             footer_sha256=footer.hexdigest(),
-            etag=self._root.put(self._path, self._local),
             min_key=least_key,
             max_key=greatest_key,
             min_time=least_time,

@@ -45,9 +45,7 @@ HOUR = 3_600_000
 def file(
     role: Role, *, rows: int = 100, keys: tuple[str, str] = ("a", "z"), times: tuple[int, int]
 ) -> ArchiveFile:
-    return ArchiveFile(
-        f"{role}-{times}-{keys}", role, rows, 1000, "0" * 64, 100, "1" * 64, None, *keys, *times, 0
-    )
+    return ArchiveFile(f"{role}-{times}-{keys}", role, rows, 1000, "0" * 64, 100, "1" * 64, *keys, *times, 0)
 
 
 def segment(first: int, last: int, *, keys: tuple[str, str] = ("a", "z")) -> Segment:
