@@ -198,6 +198,8 @@ class BucketConfig:
     """The first listing of all versions, UTC milliseconds; history is complete from its end on."""
     archive: str | None = None
     """The archive's root, `s3://…` or `file://…`, once there is one."""
+    keep_days: int | None = None
+    """After so many days what is archived leaves the table; None: it stays for ever."""
 
 
 @dataclass(frozen=True, slots=True)

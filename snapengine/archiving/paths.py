@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Final, Literal
 
 Kind = Literal["segment", "checkpoint", "listing", "manifest"]
 
-_SEGMENT = re.compile(r"(?:observations|epochs)/epochs=([0-9]{1,18})_([0-9]{1,18})/[^/]+")
-_CHECKPOINT = re.compile(r"(?:objects|histories)/checkpoint=(-?[0-9]{1,18})_([0-9]{1,18})/[^/]+")
-_LISTING = re.compile(r"listed/[^/]+/[^/]+")
-_COPY = re.compile(r"manifests/[^/]+")
+_KINDS: Final[dict[Kind, re.Pattern[str]]] = {
+    "segment": re.compile(r"(observations|epochs)/epochs=[0-9]+_[0-9]+/[^/]+"),
+    "checkpoint": re.compile(r"(objects|histories)/checkpoint=-?[0-9]+_[0-9]+/[^/]+"),
+    "listing": re.compile(r"listed/[^/]+/[^/]+"),
+    "manifest": re.compile(r"manifests/[^/]+"),
+}
 
 
 def observations(bucket: str, first: int, last: int) -> str:
@@ -23,23 +25,19 @@ def epochs(bucket: str, first: int, last: int) -> str:
     return f"{bucket}/epochs/epochs={first}_{last}"
 
 
+def copies(bucket: str, name: str) -> str:
+    """How the paths of a manifest's copies start."""
+    return f"{bucket}/manifests/{name.replace('#', '-').lower()}-"
+
+
 def registry(bucket: str) -> str:
     """A copy of what the table knows of the bucket besides its log."""
     return f"{bucket}/registry.json"
 
 
-def owner(bucket: str, path: str) -> tuple[Kind, str] | None:
-    """What a file belongs to: its kind, and the name of the manifest that could name it (empty where the path
-    does not tell). None for what is not the archive's own, and is left alone."""
+def owner(bucket: str, path: str) -> Kind | None:
+    """What a file is part of. None for what is not the archive's own, and is left alone."""
     place, _, below = path.partition("/")
     if place != bucket:
         return None
-    if match := _SEGMENT.fullmatch(below):
-        return "segment", f"SEGMENT#{int(match[1]):012d}_{int(match[2]):012d}"
-    if match := _CHECKPOINT.fullmatch(below):
-        return "checkpoint", f"CHECKPOINT#{int(match[1]):015d}_{int(match[2]):012d}"
-    if _LISTING.fullmatch(below):
-        return "listing", ""
-    if _COPY.fullmatch(below):
-        return "manifest", ""
-    return None
+    return next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(below)), None)

@@ -50,16 +50,20 @@ def make_segments(
     bucket: str,
     *,
     max_rows: int = MAX_ROWS,
+    idle_ms: int = 0,
     progress: Show | None = None,
     renew: Renew = lambda: None,
 ) -> list[Segment]:
-    """The same, for who has the lease."""
+    """The same, for who has the lease. Epochs that tell of no observation wait until so many milliseconds of
+    them have come together (`idle_ms`)."""
     made: list[Segment] = []
     archive = take_over_listings(tools, bucket)
     newest = tools.store.newest_epoch(bucket)
     if newest is None or newest.number <= archive.last_epoch:
         return made
     last = max(archive.segments, key=lambda s: s.last, default=None)
+    if last and last.cover == newest.cover and newest.time - last.last_time < idle_ms:
+        return made
     after = last.last if last else 0
     tail = Tail(tools.store, bucket, last.cover if last else {}, newest)
     epochs = tools.store.epochs(bucket, after + 1, newest.number)
