@@ -8,7 +8,8 @@ import typer
 
 EXAMPLES = """snapengine worker
 snapengine worker --bucket scans --http-port 0
-snapengine worker --once --no-http"""
+snapengine worker --once --no-http
+snapengine worker --archive 5m"""
 
 
 def worker(
@@ -28,6 +29,13 @@ def worker(
     once: Annotated[
         bool, typer.Option("--once", help="End when the queues are empty and all is committed.")
     ] = False,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Archive its buckets too, so long after each start (5m, 1h): see `snapengine archive`.",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The writer's name; by default made of host, process and chance."),
@@ -47,9 +55,15 @@ def worker(
     """
     import asyncio
 
+    from snapengine.cli.reconcile import interval_of
     from snapengine.engine import Engine
     from snapengine.errors import UsageError
 
+    archive_every = interval_of(archive, "--archive") if archive is not None else None
+    if archive_every is not None and once:
+        raise UsageError(
+            "--archive is for a worker that goes on: without --once, or run `snapengine archive`."
+        )
     try:
         from ingest_worker import logs
         from ingest_worker.signals import run_until_told
@@ -66,6 +80,7 @@ def worker(
         queue_urls=tuple(queue_url or ()),
         polls=polls,
         once=once,
+        archive_every=archive_every,
         http_host=http_host,
         http_port=None if no_http else http_port,
     )

@@ -10,7 +10,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from ingest_worker.envelopes import TEST_EVENT
 from snapengine.model import Observation
 
-Step = Literal["registry", "receive", "commit", "delete", "visibility", "set-aside", "epoch", "watermark"]
+Step = Literal[
+    "registry", "receive", "commit", "delete", "visibility", "set-aside", "epoch", "watermark", "archive"
+]
 """Where something can fail."""
 
 MAX_TYPES: Final = 50

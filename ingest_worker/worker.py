@@ -49,6 +49,8 @@ class Options:
     polls: int = 4
     """At once, for each queue."""
     once: bool = False
+    archive_every: float | None = None
+    """Seconds from the start of a round of archiving to the next; None: no archiving."""
     http_host: str = "127.0.0.1"
     http_port: int | None = None
     """None: no endpoint."""
@@ -109,6 +111,9 @@ class Worker:
             log = StreamWriter(store, self._options.name, self._engine.clock)
             logs.info("started", name=self._options.name, store=self._engine.settings.store)
             async with self._endpoint(), epochs.kept(), asyncio.TaskGroup() as group:
+                self._vouched = {url: target.vouches_for for url, target in wanted.items()}
+                if self._options.archive_every is not None:
+                    group.create_task(self._archiving(self._options.archive_every, stop))
                 await self._supervise(_Parts(group, sqs, store, log, epochs), wanted, stop)
                 self._stopping = True
                 logs.info("stopping", in_flight=self._in_flight())
@@ -117,6 +122,15 @@ class Worker:
                     consumer.stop()
             await epochs.cut_all(everything=self._options.once)
             logs.info("stopped")
+
+    async def _archiving(self, every: float, stop: asyncio.Event) -> None:
+        from ingest_worker.archiving import archive_rounds  # most workers never need Parquet
+
+        await archive_rounds(self._engine, self._served, every, stop, self.metrics)
+
+    def _served(self) -> list[str]:
+        """The enabled buckets whose queues are consumed here."""
+        return sorted({bucket for buckets in self._vouched.values() for bucket in buckets})
 
     @asynccontextmanager
     async def _endpoint(self) -> AsyncIterator[None]:

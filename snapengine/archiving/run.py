@@ -19,7 +19,7 @@ from snapengine.archiving.registry import keep_registry
 from snapengine.archiving.segments import MAX_ROWS, make_segments, prepared_root
 from snapengine.archiving.sweeping import GRACE_MS, ORPHAN_MS, Swept, sweep_orphans, sweep_retired
 from snapengine.archiving.tools import ArchiveTools
-from snapengine.errors import SnapEngineError, UsageError
+from snapengine.errors import UsageError
 from snapengine.lease import ENABLE, Lease
 
 ORPHANS_EVERY_MS = 6 * 3_600_000
@@ -111,12 +111,13 @@ async def archive_forever(
     stop: asyncio.Event,
     *,
     done: Callable[[ArchiveReport], None],
-    failed: Callable[[str, SnapEngineError], None],
+    failed: Callable[[str, Exception], None],
 ) -> None:
     """A round on each of the buckets, which are asked for anew each time, `every` so many seconds, until told
     to stop: then what is under way is left as it is.
 
-    Failures are told, and the next bucket's turn comes. One that cannot tell its buckets is told as "".
+    Failures, whatever they are, are told, and the next bucket's turn comes; told of the bucket "" is that the
+    buckets could not be had.
     """
     loop = asyncio.get_running_loop()
     rounds = asyncio.create_task(_rounds(tools, buckets, every, done, failed, loop))
@@ -136,20 +137,20 @@ async def _rounds(
     buckets: Callable[[], Sequence[str]],
     every: float,
     done: Callable[[ArchiveReport], None],
-    failed: Callable[[str, SnapEngineError], None],
+    failed: Callable[[str, Exception], None],
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     due = loop.time()
     while True:
         try:
             names = await asyncio.to_thread(buckets)
-        except SnapEngineError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next round may fare better
             names = []
             failed("", error)
         for bucket in names:
             try:
                 done(await archive_bucket(tools, bucket, every=every))
-            except SnapEngineError as error:
+            except Exception as error:  # noqa: BLE001  # one bucket's failure is not the next one's
                 failed(bucket, error)
         due = max(due + every, loop.time())  # a round that took longer is followed by the next at once
         await asyncio.sleep(due - loop.time())

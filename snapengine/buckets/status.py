@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from snapengine.archive.manifest import Manifest
 from snapengine.buckets.advice import warnings_for
 from snapengine.buckets.facts import rule_stands
 from snapengine.buckets.plan import drift, not_assured
@@ -46,6 +47,26 @@ class BaselineStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveStatus:
+    """What the archive's manifests say; instants in UTC milliseconds."""
+
+    root: str
+    epoch: int
+    """Up to which all is archived; 0 where nothing is."""
+    archived_until: int | None
+    """That epoch's time."""
+    segments: int
+    checkpoints: int
+    newest_checkpoint: int | None
+    """Its instant: views of it and after begin there."""
+    observations: int
+    files: int
+    bytes: int
+    keep_days: int | None
+    """After so many days what is archived leaves the table."""
+
+
+@dataclass(frozen=True, slots=True)
 class BucketStatus:
     """All that `status` says of one bucket; instants in UTC milliseconds."""
 
@@ -80,6 +101,8 @@ class BucketStatus:
     verified_since: int | None
     """Views of instants before it are verified: the begin of the newest complete listing of all that is
     watched."""
+    archive: ArchiveStatus | None
+    """None where there is none."""
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     """What could not be read, and why."""
@@ -144,6 +167,7 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
         behind_ms=max(0, engine.clock() - caught_up) if caught_up is not None else None,
         settled_until=settled_until(marks),
         verified_since=verified_since(config.prefix, marks),
+        archive=_archive(engine, config),
         warnings=tuple(warnings),
         errors=tuple(errors),
     )
@@ -173,4 +197,25 @@ def _baseline(engine: Tools, config: BucketConfig) -> BaselineStatus:
         int(saved["markers"]),
         int(saved["started"]) or None,
         None,
+    )
+
+
+def _archive(engine: Tools, config: BucketConfig) -> ArchiveStatus | None:
+    if config.archive is None:
+        return None
+    archive = engine.archive(config.bucket)
+    last = max(archive.segments, key=lambda s: s.last, default=None)
+    standing: tuple[Manifest, ...] = (*archive.segments, *archive.checkpoints, *archive.listed)
+    files = [file for manifest in standing for file in manifest.files]
+    return ArchiveStatus(
+        root=config.archive,
+        epoch=last.last if last else 0,
+        archived_until=last.last_time if last else None,
+        segments=len(archive.segments),
+        checkpoints=len(archive.checkpoints),
+        newest_checkpoint=max((c.at for c in archive.checkpoints), default=None),
+        observations=sum(s.rows for s in archive.segments),
+        files=len(files),
+        bytes=sum(file.size for file in files),
+        keep_days=config.keep_days,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import snapengine
-from snapengine.cli import buckets, dev, get, history, reconcile, snapshots, status, table, views
+from snapengine.cli import archive, buckets, dev, get, history, reconcile, snapshots, status, table, views
 from snapengine.cli.failures import Terminated, report, wants_json
 from snapengine.cli.help import HELP_OPTIONS, Command, Group, Root
 from snapengine.cli.options import TIMES, all_text
@@ -60,6 +60,7 @@ _COMMANDS: list[tuple[str, str, Any, str]] = [
     (BUCKETS, "enable-bucket", buckets.enable_bucket, buckets.ENABLE_EXAMPLES),
     (BUCKETS, "disable-bucket", buckets.disable_bucket, buckets.DISABLE_EXAMPLES),
     (BUCKETS, "reconcile", reconcile.reconcile, reconcile.EXAMPLES),
+    (BUCKETS, "archive", archive.archive, archive.EXAMPLES),
     (BUCKETS, "status", status.status, status.EXAMPLES),
     (RUN, "init", table.init, table.INIT_EXAMPLES),
     (RUN, "audit-log", table.audit_log, table.AUDIT_EXAMPLES),

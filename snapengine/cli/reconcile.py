@@ -100,12 +100,12 @@ def reconcile(
         sleep(due - now)
 
 
-def interval_of(text: str) -> int:
+def interval_of(text: str, option: str = "--every") -> int:
     """Seconds of `90s`, `30m`, `6h`, `1d`."""
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", text, re.ASCII)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 0 < seconds <= _LONGEST:
-        raise UsageError(f"--every {printable(text)}: write a length of time such as 90s, 30m, 6h or 1d.")
+        raise UsageError(f"{option} {printable(text)}: write a length of time such as 90s, 30m, 6h or 1d.")
     return seconds
 
 

@@ -14,7 +14,7 @@ from snapengine.errors import TryAgain
 from snapengine.instants import render
 
 if TYPE_CHECKING:
-    from snapengine.buckets.status import BucketStatus
+    from snapengine.buckets.status import ArchiveStatus, BucketStatus
 
 EXAMPLES = """\
 snapengine status
@@ -28,6 +28,8 @@ _INSTANTS = {
     "caught_up",
     "settled_until",
     "verified_since",
+    "archived_until",
+    "newest_checkpoint",
     "started",
     "ended",
 }
@@ -118,6 +120,11 @@ def _facts(each: BucketStatus) -> Iterator[tuple[str, str]]:
     yield "settled up to", _instant(each.settled_until)
     yield "verified at", _instant(each.verified_since)
     yield "views are", levels_in_words(each)
+    yield "archive", _archive(each)
+    if each.archive is not None:
+        yield "checkpoints", _checkpoints(each.archive)
+        if each.archive.keep_days is not None:
+            yield "the table keeps", f"{each.archive.keep_days:,} days of what is archived"
 
 
 def levels_in_words(each: BucketStatus) -> str:
@@ -129,6 +136,24 @@ def levels_in_words(each: BucketStatus) -> str:
         return f"provisional, until a first `snapengine reconcile {each.bucket}` has ended"
     between = f", settled up to {render(settled)}" if settled is not None and settled >= verified else ""
     return f"verified before {render(verified)}{between}, provisional after that"
+
+
+def _archive(each: BucketStatus) -> str:
+    from snapengine.notebook import human_bytes
+
+    found = each.archive
+    if found is None:
+        return "none"
+    until = f"up to epoch {found.epoch:,} of {_instant(found.archived_until)}" if found.epoch else "empty"
+    return (
+        f"{until}: {found.observations:,} observations in {found.segments:,} segments; "
+        f"{found.files:,} files, {human_bytes(found.bytes)}, at {found.root}"
+    )
+
+
+def _checkpoints(found: ArchiveStatus) -> str:
+    newest = f", the newest of {_instant(found.newest_checkpoint)}" if found.checkpoints else ""
+    return f"{found.checkpoints:,}{newest}"
 
 
 def _rule(each: BucketStatus) -> str:
