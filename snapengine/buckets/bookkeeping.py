@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from snapengine.archive.manifest import ArchiveFile, files_from_payload, files_to_payload
 from snapengine.buckets.listing import ListedEntry, Page
 from snapengine.model import BASELINE, CREATED, NULL_VERSION, BucketConfig, Observation, Origin
 
@@ -101,9 +102,20 @@ class Bookkeeping:
             due = max(entry.last_modified for entry in young) + YOUNG_MS
             self.young.append(Young(due, frozenset(entry.key for entry in young), before))
 
-    def resume_at(self, config: BucketConfig, now: int) -> dict[str, str | int]:
-        """To be saved: where another run could go on, should this one be stopped now (UTC milliseconds)."""
-        mark = self.young[0].before if self.young else self.mark
+    def resume_at(
+        self,
+        config: BucketConfig,
+        now: int,
+        *,
+        kept: Mark | None = None,
+        files: Sequence[ArchiveFile] = (),
+    ) -> dict[str, str | int]:
+        """To be saved: where another run could go on, should this one be stopped now (UTC milliseconds).
+
+        `kept`: up to where all is committed or in finished `files`; None if all that was taken is.
+        """
+        marks = [self.mark if kept is None else kept, *(young.before for young in list(self.young)[:1])]
+        mark = min(marks, key=lambda m: m.pages)
         return {
             "complete": mark.complete,
             "versions": mark.versions,
@@ -111,13 +123,14 @@ class Bookkeeping:
             "pages": mark.pages,
             "started": mark.started or 0,
             "saved_at": now,
+            **({"files": files_to_payload(list(files)).decode()} if files else {}),
             **_of(config),
         }
 
 
 def saved_mark(saved: Mapping[str, str | int] | None, config: BucketConfig) -> Mark:
     """Where to go on: at the start, if what was saved is of an earlier enabling or another prefix."""
-    if saved is None or any(saved.get(name) != value for name, value in _of(config).items()):
+    if saved is None or not _is_of(saved, config):
         return Mark()
     return Mark(
         complete=str(saved["complete"]),
@@ -126,6 +139,17 @@ def saved_mark(saved: Mapping[str, str | int] | None, config: BucketConfig) -> M
         pages=int(saved["pages"]),
         started=int(saved["started"]) or None,
     )
+
+
+def saved_files(saved: Mapping[str, str | int] | None, config: BucketConfig) -> list[ArchiveFile]:
+    """The Parquet files that were finished and may have to be named yet; none of an earlier enabling."""
+    if saved is None or "files" not in saved or not _is_of(saved, config):
+        return []
+    return files_from_payload(str(saved["files"]).encode())
+
+
+def _is_of(saved: Mapping[str, str | int], config: BucketConfig) -> bool:
+    return all(saved.get(name) == value for name, value in _of(config).items())
 
 
 def _of(config: BucketConfig) -> dict[str, str | int]:

@@ -121,7 +121,13 @@ async def enable_bucket(
             if isinstance(step, TakeBaseline):
                 on_step(step)
     report = await run_baseline(
-        engine, plan.bucket, wait=plan.wanted.wait, progress=on_baseline, page_size=page_size, sleep=sleep
+        engine,
+        plan.bucket,
+        wait=plan.wanted.wait,
+        into=plan.wanted.baseline,
+        progress=on_baseline,
+        page_size=page_size,
+        sleep=sleep,
     )
     return done, report
 

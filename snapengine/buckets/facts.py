@@ -48,6 +48,12 @@ class BucketFacts:
     """An earlier run was stopped after it had found that events may have been missed."""
     store: str = ""
     """The log's address."""
+    archived_here: tuple[str, ...] = ()
+    """The buckets whose archives are in this one."""
+    archive: str | None = None
+    """Where this bucket's archive is or would be; None if no place is named."""
+    archive_refused: str | None = None
+    """Why it cannot be there."""
 
 
 def is_directory_bucket(bucket: str) -> bool:

@@ -36,7 +36,7 @@ def make_plan(facts: BucketFacts, wanted: Wanted) -> Plan:
     """What to do so that the bucket is enabled as wanted."""
     config = facts.config
     prefix = wanted.prefix if wanted.prefix is not None else (config.prefix if config else "")
-    if refusals := tuple(refusals_of(facts, prefix)):
+    if refusals := tuple(refusals_of(facts, prefix, wanted.baseline)):
         return Plan(facts.bucket, prefix, wanted, refusals=refusals)
     gap = gap_since(facts, prefix)
     changes = [

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from snapengine.archive_root import archive_root, archived_into, bucket_of, root_is_watched
 from snapengine.aws_errors import code_of
 from snapengine.buckets import queues, rules
 from snapengine.buckets.asking import asking
@@ -16,9 +17,9 @@ from snapengine.buckets.listing import list_versions
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.replies import local_name, parse_xml, with_xml
 from snapengine.buckets.tools import Tools
-from snapengine.errors import SnapEngineError
+from snapengine.errors import Refused, SnapEngineError, UsageError
 from snapengine.lease import ENABLE
-from snapengine.model import CREATED
+from snapengine.model import CREATED, BucketConfig
 from snapengine.reference import checked_bucket
 
 _SAMPLED = 5
@@ -70,7 +71,23 @@ def read_facts(engine: Tools, bucket: str, *, unread: list[str] | None = None) -
         config=config,
         unfinished=bool((engine.store.progress(bucket, ENABLE) or {}).get(GAP)),
         store=engine.settings.store,
+        archived_here=tuple(archived_into(bucket, engine.store.buckets())),
+        archive=(config.archive if config else None) or engine.settings.archive,
+        archive_refused=_archive_refused(engine, config or BucketConfig(bucket, region, account)),
     )
+
+
+def _archive_refused(engine: Tools, config: BucketConfig) -> str | None:
+    url = config.archive or engine.settings.archive
+    if url is None:
+        return None
+    if bucket_of(url) == config.bucket:
+        return root_is_watched(url, config.bucket)
+    try:
+        archive_root(engine, config)
+    except (Refused, UsageError) as error:
+        return str(error)
+    return None
 
 
 def is_aws(endpoint_url: str) -> bool:

@@ -8,7 +8,7 @@ from snapengine.buckets import queues, rules
 from snapengine.buckets.facts import BucketFacts, is_directory_bucket
 
 
-def refusals_of(facts: BucketFacts, prefix: str) -> Iterator[str]:
+def refusals_of(facts: BucketFacts, prefix: str, baseline: str = "auto") -> Iterator[str]:
     """A sentence or two each; none if the bucket can be enabled for keys below `prefix`."""
     bucket = facts.bucket
     if reason := out_of_reach(facts):
@@ -25,6 +25,7 @@ def refusals_of(facts: BucketFacts, prefix: str) -> Iterator[str]:
         )
     yield from _overlap(facts, prefix)
     yield from _other_store(facts)
+    yield from _archives(facts, baseline)
 
 
 def out_of_reach(facts: BucketFacts) -> str | None:
@@ -97,6 +98,24 @@ def _other_store(facts: BucketFacts) -> Iterator[str]:
             f"Queue {' with '.join(names)} feeds another log, {tag}: two workers on one queue would each "
             "miss what the other takes. Disable the bucket there first, or remove the tag "
             f"{queues.STORE_TAG} of {'each' if len(names) > 1 else 'the queue'} if that log is no more."
+        )
+
+
+def _archives(facts: BucketFacts, baseline: str) -> Iterator[str]:
+    if facts.archived_here:
+        yield (
+            f"Bucket {facts.bucket} holds the archive of {', '.join(facts.archived_here)}: its files would "
+            "be recorded and archived again, without end. Watch other buckets only, and keep archives in "
+            "one that is not watched."
+        )
+    if baseline == "log":
+        return
+    if facts.archive_refused is not None:
+        yield facts.archive_refused
+    elif baseline == "parquet" and facts.archive is None:
+        yield (
+            "A baseline goes into Parquet files only where there is a place for an archive. Set "
+            "SNAPENGINE_ARCHIVE, or leave --baseline out."
         )
 
 

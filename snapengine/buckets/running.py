@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from snapengine.buckets.tools import Tools
-from snapengine.errors import BucketNotEnabled
+from snapengine.errors import BucketNotEnabled, Busy
 from snapengine.lease import Lease
 from snapengine.model import BucketConfig
 
@@ -16,6 +16,9 @@ Sleep = Callable[[float], Awaitable[None]]
 """Sleeps for so many seconds."""
 
 T = TypeVar("T")
+
+_SIGN_OF_LIFE = 15.0
+_TRIES = 60
 
 
 async def enabled_config(engine: Tools, bucket: str) -> BucketConfig:
@@ -45,3 +48,25 @@ async def ahead(items: Iterator[T]) -> AsyncGenerator[T, None]:
             yield item
     finally:
         await asyncio.gather(upcoming, return_exceptions=True)  # a thread cannot be stopped, only awaited
+
+
+async def alive(lease: Lease, work: Callable[[], T]) -> T:
+    """Do blocking work in a thread, and keep the lease meanwhile."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        while not (await asyncio.wait({task}, timeout=_SIGN_OF_LIFE))[0]:
+            await asyncio.to_thread(lease.renew)
+    finally:
+        await asyncio.gather(task, return_exceptions=True)  # a thread cannot be stopped, only awaited
+    return task.result()
+
+
+async def patiently(lease: Lease, change: Callable[[], T], sleep: Sleep) -> T:
+    """Make a change whose lease somebody else may have (`Busy`): wait a minute for that, keeping ours."""
+    for _ in range(_TRIES):
+        try:
+            return await asyncio.to_thread(change)
+        except Busy:
+            await asyncio.to_thread(lease.renew)
+            await sleep(1.0)
+    return await asyncio.to_thread(change)

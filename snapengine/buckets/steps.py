@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class Wanted:
     """Whether to give AWS the time that it asks for before the baseline."""
     streams: int | None = None
     """Of a bucket that is enabled for the first time; None: by the settings."""
+    baseline: Literal["auto", "log", "parquet"] = "auto"
+    """Where the baseline's observations go: see `listed_files.Into`."""
 
 
 @dataclass(frozen=True, slots=True)

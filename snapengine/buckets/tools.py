@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from snapengine.archive.manifest import Archive
+from snapengine.archive.roots import Root
 from snapengine.archive.windows import Reader
 from snapengine.model import Epoch
 from snapengine.ports import Clock, LogReader, LogStore, Registry
@@ -41,6 +42,10 @@ class Tools(Protocol):
 
     def files(self, bucket: str) -> Reader:
         """The files of a bucket's archive."""
+        ...
+
+    def root(self, url: str) -> Root:
+        """Where an archive is kept."""
         ...
 
     def client(self, service: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from snapengine.buckets.baseline import BaselineProgress, BaselineReport
     from snapengine.buckets.disable import DisablePlan
-    from snapengine.buckets.steps import Plan, Step
+    from snapengine.buckets.steps import Plan, Step, Wanted
     from snapengine.engine import Engine
 
 ENABLE_EXAMPLES = """\
@@ -30,6 +31,15 @@ snapengine enable-bucket scans --yes --json"""
 DISABLE_EXAMPLES = """\
 snapengine disable-bucket scans --dry-run
 snapengine disable-bucket scans --yes"""
+
+
+class BaselineInto(StrEnum):
+    """What `--baseline` takes."""
+
+    AUTO = "auto"
+    LOG = "log"
+    PARQUET = "parquet"
+
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can answer.")]
@@ -55,6 +65,14 @@ def enable_bucket(
             help="Skip the 5 to 15 minutes that AWS may take; changes made meanwhile may be missed.",
         ),
     ] = False,
+    baseline: Annotated[
+        BaselineInto,
+        typer.Option(
+            "--baseline",
+            help="Where the first listing goes: the log, or Parquet files of the archive (needs "
+            "SNAPENGINE_ARCHIVE); auto: large buckets' into files.",
+        ),
+    ] = BaselineInto.AUTO,
     as_json: options.Json = False,
 ) -> None:
     """Watch a bucket: queue, notifications, versioning, first listing.
@@ -73,7 +91,9 @@ def enable_bucket(
     engine.store.check()
     with nullcontext() if dry_run else attempted(engine, out, "enable-bucket", bucket):
         plan = plan_enable(
-            engine, bucket, Wanted(prefix=prefix, wait=not no_wait, streams=engine.settings.streams)
+            engine,
+            bucket,
+            Wanted(prefix=prefix, wait=not no_wait, streams=engine.settings.streams, baseline=baseline.value),
         )
         _show_plan(out, plan)
         if plan.refusals:
@@ -89,7 +109,7 @@ def enable_bucket(
         done = carry_out(engine, plan, on_step=_telling(out))
         report = None
         if any(isinstance(step, TakeBaseline) for step in plan.steps):
-            report = _baseline(engine, out, bucket, wait=not no_wait)
+            report = _baseline(engine, out, bucket, plan.wanted)
     _show_enabled(out, bucket, done.warnings, report)
 
 
@@ -191,7 +211,7 @@ def _telling(out: Output) -> Callable[[Step], None]:
     return tell
 
 
-def _baseline(engine: Engine, out: Output, bucket: str, *, wait: bool) -> BaselineReport:
+def _baseline(engine: Engine, out: Output, bucket: str, wanted: Wanted) -> BaselineReport:
     from snapengine.buckets.baseline import run_baseline
 
     with out.progress() as display:
@@ -203,7 +223,9 @@ def _baseline(engine: Engine, out: Output, bucket: str, *, wait: bool) -> Baseli
             else:
                 moving.count(progress.versions, progress.markers)
 
-        return asyncio.run(run_baseline(engine, bucket, wait=wait, progress=show))
+        return asyncio.run(
+            run_baseline(engine, bucket, wait=wanted.wait, into=wanted.baseline, progress=show)
+        )
 
 
 class _Moving:
@@ -258,6 +280,7 @@ def _show_enabled(out: Output, bucket: str, found: Sequence[str], report: Baseli
             "started": render(report.started),
             "ended": render(report.ended),
             "epoch": report.epoch,
+            "archived": report.archived,
         }
     if out.as_json:
         out.json(fields)
@@ -268,4 +291,6 @@ def _show_enabled(out: Output, bucket: str, found: Sequence[str], report: Baseli
     if report is not None:
         listed = _counted(report.versions, report.markers)
         out.line(f"Its history is complete from {render(report.ended)} on: {listed} were listed.")
+        if report.archived:
+            out.line(f"{report.archived:,} of them went straight into Parquet files of its archive.")
     out.note(f"Keep `snapengine worker` running; `snapengine status {bucket}` tells how it goes.")
