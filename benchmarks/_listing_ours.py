@@ -85,7 +85,7 @@ def look(server: CountingSeaweedFs, store: str, bucket: str, at: int) -> Seen:
     before = server.requests()
     with counting() as count, undisturbed():
         started = time.perf_counter()
-        view = Engine(Settings(store=store)).view(bucket, at)
+        view = Engine(Settings(store=store, cache="off")).view(bucket, at)
         table = view.to_arrow()
         listed = time.perf_counter()
         said = view.digest()
@@ -103,7 +103,7 @@ def look_from_a_new_process(store: str, bucket: str, at: int, expected: str) -> 
         command = [sys.executable, "-c", _VIEW, bucket, str(at)]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=600).stdout
 
-    with patch.dict("os.environ", SNAPENGINE_STORE=store):
+    with patch.dict("os.environ", SNAPENGINE_STORE=store, SNAPENGINE_CACHE="off"):
         seconds = timed(run)
     if said.strip() != expected:
         raise AssertionError(f"another process gave the digest {said.strip()}, and not {expected}")

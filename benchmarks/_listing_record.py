@@ -1,7 +1,7 @@
 """The bucket's log for `view_vs_listing`, as workers would have written it from the events of its filling.
 
-The filling takes minutes and history takes longer, so its times are stretched: a second of filling is a
-minute of the log. An epoch is cut every five minutes of it, as in production. Order and T stay in place.
+The filling takes minutes and history takes days, so its times are stretched: a second of filling is an hour
+of the log. An epoch is cut every hour of it in which something happened. Order and T stay in place.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import BucketConfig, Epoch, Observation
 from snapengine.observation_codec import MAX_ROWS
 
-STRETCH = 60
-EPOCH_MS = 300_000
+STRETCH = 3_600
+EPOCH_MS = 3_600_000
 """Between two epochs, in the log's time."""
 DELAY_MS = 2_000
 """From an event to its message's commit, in the log's time."""

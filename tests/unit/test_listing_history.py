@@ -20,7 +20,7 @@ from benchmarks._listing_history import (
 )
 from benchmarks._listing_ours import Seen, digest_of
 from benchmarks._listing_peers import Answered
-from benchmarks._listing_record import stretched
+from benchmarks._listing_record import STRETCH, stretched
 from benchmarks.view_vs_listing import Measured, result
 from snapengine.model import CREATED, MARKER_CREATED, Observation
 
@@ -79,19 +79,29 @@ def test_a_peer_is_judged_by_all_that_it_says_and_by_nothing_that_it_does_not(
 def test_the_log_takes_longer_than_the_filling_and_t_keeps_its_place() -> None:
     history = stretched(FILLED, [PUT, OTHER, MARKER])
     assert answer_at(history.events, history.at) == EXPECTED
-    assert history.ended - history.events[0].event_time == 60 * (FILLED.ended - PUT.event_time)
+    assert history.ended - history.events[0].event_time == STRETCH * (FILLED.ended - PUT.event_time)
 
 
-def measured(view_seconds: float, said: Answer, *, requests: int = 0) -> Measured:
+def measured(view_seconds: float, said: Answer, *, requests: int = 10) -> Measured:
     seen = Seen(view_seconds, 0.0, requests, 3, said, digest_of(said))
-    found = Measured(FILLED, EXPECTED, "DynamoDB Local", 1.0, [seen], [1.0])
+    found = Measured(
+        FILLED,
+        EXPECTED,
+        "DynamoDB Local",
+        record_seconds=1.0,
+        archive_seconds=1.0,
+        archive_runs=1,
+        archive_bytes=1,
+        views=[seen],
+        processes=[1.0],
+    )
     found.peers = {"boto3": [Answered(30.0, EXPECTED)], "rclone": [Answered(10.0, {})]}
     found.peer_requests = {"boto3": 200, "rclone": 210}
     return found
 
 
 def test_the_quickest_peer_is_the_baseline_and_its_mistakes_are_counted() -> None:
-    good = measured(0.1, EXPECTED, requests=10)
+    good = measured(0.1, EXPECTED)
     found = result(good, good, ["s3_pit_restore: not here"])
     assert found.params["baseline"] == "rclone"
     assert found.params["not_run"] == "s3_pit_restore: not here"
@@ -99,6 +109,12 @@ def test_the_quickest_peer_is_the_baseline_and_its_mistakes_are_counted() -> Non
     assert found.ratios["speedup"] == 100.0
     assert found.ratios["s3_request_share"] == 0.05
     assert found.correct
+    assert found.ok
+
+
+def test_the_share_of_requests_has_to_fall_with_size() -> None:
+    good = measured(0.1, EXPECTED)
+    assert not result(good, measured(0.1, EXPECTED, requests=8), []).ok
 
 
 def test_a_view_that_is_wrong_in_one_key_or_in_its_digest_fails_the_benchmark() -> None:
