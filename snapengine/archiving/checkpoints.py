@@ -37,10 +37,10 @@ async def checkpoint(
     `at` is in UTC milliseconds; by default some minutes before the epoch's time. `renew` is called now and
     then; what it raises ends the work, which harms nothing.
     """
-    return await asyncio.to_thread(_make, tools, root, bucket, at, renew)
+    return await asyncio.to_thread(make_checkpoint, tools, root, bucket, at, renew)
 
 
-def _make(
+def make_checkpoint(
     tools: Tools, root: Root, bucket: str, at: int | None, renew: Callable[[], None]
 ) -> Checkpoint | None:
     archive = tools.archive(bucket)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import pyarrow as pa
 
-from snapengine import Engine, Settings
 from snapengine.bulkfold import versions_of
 from snapengine.fold import fold, merge
-from snapengine.model import CREATED, NULL_VERSION, Completeness, Epoch, ObjectVersion, Observation
-from snapengine.observation_codec import decode
+from snapengine.model import CREATED, NULL_VERSION, Completeness, Epoch, LogEntry, ObjectVersion, Observation
 from snapengine.testing.model_bucket import ModelBucket, Version
 from snapengine.views import View
+from tests.stateful.archive_steps import SiteEngine
 from tests.stateful.backends import Site
 from tests.stateful.knowledge import Known, shown
 from tests.stateful.listings import Listing, Reconcile
@@ -44,12 +43,20 @@ class EndedListing:
 class Checks:
     """Knows the truth, what was committed, and what was ever shown."""
 
-    def __init__(self, site: Site, bucket: ModelBucket, keys: Sequence[str], held: Counter[str]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        engine: SiteEngine,
+        told_by: Callable[[LogEntry], list[Observation]],
+        bucket: ModelBucket,
+        keys: Sequence[str],
+        held: Counter[str],
+    ) -> None:
         self._site = site
+        self._told_by = told_by
         self._bucket = bucket
         self._keys = keys
-        self._engine = Engine(Settings(store="sqlite:///:memory:"), clock=lambda: bucket.now)
-        self._engine.store = site.store
+        self._engine = engine
         self.held = held
         """By promise, how often something was really checked."""
         self.attempted: set[Observation] = set()
@@ -104,7 +111,7 @@ class Checks:
             for stream, last in self.epochs[number - 1].cover.items():
                 entries = self._entries[stream]
                 for entry in self._site.store.entries(self._site.bucket, stream, len(entries), last):
-                    entries.append(decode(entry.payload))
+                    entries.append(self._told_by(entry))
                 for observation in (o for entry in entries[:last] for o in entry):
                     found[observation.key].append(observation)
             self._known[number] = dict(found)
@@ -378,6 +385,8 @@ class Checks:
             if shown(old.get(key)) != shown(new.get(key))
         }
         diff = before.diff(after)
+        fresh = [self._engine.open_ref(str(view)) for view in (before, after)]
+        assert list(fresh[0].diff(fresh[1])) == list(diff)  # from the facts between them alone
         assert {c.key: (shown(c.before), shown(c.after)) for c in diff} == truth
         assert [c.key for c in diff] == sorted(truth, key=str.encode)
         assert (before.digest() == after.digest()) == (not truth)

@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from moto.server import ThreadedMotoServer
 
+from snapengine import ranges
+from snapengine.archive import reading, writing
+from snapengine.archiving import checkpoints, compaction, making
 from tests.servers import Endpoint
 from tests.stateful.backends import Backend, dynamodb, sqlite
 from tests.stateful.checks import Checks
@@ -31,7 +34,7 @@ STEPS = 50
 Report = Callable[[str, object], None]
 
 
-def play(backend: Backend, histories: int) -> tuple[Counter[str], Counter[str]]:
+def play(backend: Backend, histories: int, *, archived: bool = False) -> tuple[Counter[str], Counter[str]]:
     """Play so many histories; returns the steps taken, by rule, and what was really checked, by promise."""
     tally: Counter[str] = Counter()
     held: Counter[str] = Counter()
@@ -42,10 +45,10 @@ def play(backend: Backend, histories: int) -> tuple[Counter[str], Counter[str]]:
         database=None,
         deadline=None,
         print_blob=LONG,
-        phases=[Phase.generate, Phase.shrink],
+        phases=[Phase.generate] if os.environ.get("NOSHRINK") else [Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(histories_on(backend, tally, held), settings=profile)
+    run_state_machine_as_test(histories_on(backend, tally, held, archived=archived), settings=profile)
     return tally, held
 
 
@@ -62,6 +65,35 @@ def test_on_sqlite(record_property: Report) -> None:
     say(record_property, tally, held)
     assert tally.total() >= (200_000 if LONG else 10_000)
     assert min(held[promise] for promise in Checks.promises()) >= 20, held
+
+
+@pytest.fixture
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups, files and ranges of a few rows, so that a few keys are many of each."""
+    for module, name, value in (
+        (ranges, "ROWS_AT_ONCE", 4),
+        (ranges, "GROUP_ROWS", 2),
+        (writing, "ROW_GROUP_ROWS", 2),
+        (making, "OBSERVATION_ROWS", 5),
+        (making, "RANGE_ROWS", 4),
+        (checkpoints, "OBSERVATION_ROWS", 3),
+        (checkpoints, "OBJECT_ROWS", 2),
+        (compaction, "OBSERVATION_ROWS", 5),
+        (reading, "SMALL", 0),
+        (reading, "TINY", 0),
+    ):
+        assert isinstance(getattr(module, name), int)
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_on_sqlite_with_an_archive(record_property: Report) -> None:
+    with sqlite() as backend:
+        tally, held = play(backend, 2000 if LONG else 120, archived=True)
+    say(record_property, tally, held)
+    assert tally.total() >= (70_000 if LONG else 4_000)
+    for work in ("checkpoints", "dropped checkpoints", "compactions", "let go"):
+        assert held[work] >= 20, held
 
 
 @pytest.fixture
