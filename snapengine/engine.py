@@ -387,10 +387,16 @@ class Engine:
 
     def files(self, bucket: str) -> ArchiveReader:
         """Reads the files of a bucket's archive. Raises `Refused` where it has none."""
-        config = self.store.config(bucket)
-        if config is None or config.archive is None:
-            raise Refused(f"Bucket {bucket} has no archive. `snapengine archive {bucket}` makes it.")
-        return self.reader(config.archive)
+        if bucket not in self._archives:  # an archive never moves
+            config = self.store.config(bucket)
+            if config is None or config.archive is None:
+                raise Refused(f"Bucket {bucket} has no archive. `snapengine archive {bucket}` makes it.")
+            self._archives[bucket] = config.archive
+        return self.reader(self._archives[bucket])
+
+    @cached_property
+    def _archives(self) -> dict[str, str]:
+        return {}
 
     def reader(self, url: str) -> ArchiveReader:
         """Reads the files below an archive's root; one for all who ask."""

@@ -26,6 +26,8 @@ from snapengine.errors import UsageError
 from snapengine.instants import render, to_millis
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from snapengine.diff import Change
     from snapengine.engine import Engine
     from snapengine.model import ObjectVersion
@@ -250,19 +252,43 @@ def waiting(out: Output, wanted: options.Wanted) -> Iterator[None]:
         yield
 
 
+class Totals:
+    """Counts a view's rows as they pass, in whatever columns they come."""
+
+    def __init__(self) -> None:
+        self.objects = 0
+        self.bytes = 0
+        self.listed = False
+
+    def of(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow.compute as pc
+
+        for batch in batches:
+            self.objects += batch.num_rows
+            self.bytes += pc.sum(batch["size"]).as_py() or 0
+            self.listed = self.listed or bool(pc.any(pc.equal(batch["time"], "listed")).as_py())
+            yield batch
+
+    @classmethod
+    def all_of(cls, view: View) -> Totals:
+        totals = cls()
+        for _ in totals.of(view.to_batches(["size", "time"])):
+            pass
+        return totals
+
+
 def show_summary(out: Output, view: View) -> None:
     """What the view is, and what it holds, without its rows."""
-    import pyarrow.compute as pc
-
     level = view.completeness
+    totals = Totals.all_of(view)
     fields: dict[str, Any] = {
         "reference": view.reference,
         "bucket": view.bucket,
         "prefix": view.prefix,
         "at": render(view.ref.at),
         "epoch": view.epoch,
-        "objects": len(view),
-        "bytes": pc.sum(view.to_arrow()["size"]).as_py() or 0,
+        "objects": totals.objects,
+        "bytes": totals.bytes,
         "digest": view.digest(),
         "level": level.level,
         "history": level.history,
@@ -276,17 +302,23 @@ def show_summary(out: Output, view: View) -> None:
 
 def show_rows(out: Output, view: View) -> None:
     """Every row of a view or slice, with its fate if all versions are shown; on stderr what it is."""
+    import pyarrow as pa
 
-    table = view.to_arrow()
-    with_fate = "became" in table.column_names
-    fates = (str(value) for value in table["became"]) if with_fate else repeat("")
-    rows = zip(view.versions(), fates, strict=False)
-    if out.as_json:
-        for version, became in rows:
-            out.json(version_fields(version) | ({"became": became} if became else {}))
-        return
-    _text_rows(out, rows, _width(table["version_id"]), with_fate=with_fate)
-    _footer(out, view)
+    from snapengine.bulkfold import versions_of
+
+    totals, width = Totals(), None
+    with_fate = view.ref.versions == "all"
+    for batch in totals.of(view.to_batches()):
+        fates = (str(value) for value in batch["became"]) if with_fate else repeat("")
+        rows = zip(versions_of(pa.Table.from_batches([batch])), fates, strict=False)
+        if out.as_json:
+            for version, became in rows:
+                out.json(version_fields(version) | ({"became": became} if became else {}))
+            continue
+        if width is None:
+            width = _header(out, _width(batch["version_id"]), with_fate=with_fate)
+        _text_rows(out, rows, width)
+    _footer(out, view, totals)
 
 
 def show_level(out: Output, view: View, listing: Listing) -> None:
@@ -299,9 +331,10 @@ def show_level(out: Output, view: View, listing: Listing) -> None:
         return
     for prefix in listing.prefixes:
         out.line(out.paint(printable(prefix), CYAN))
-    width = max((len(version.version_id) for version in listing.objects), default=0)
-    _text_rows(out, ((version, "") for version in listing.objects), width)
-    _footer(out, view)
+    if listing.objects:
+        width = _header(out, max(len(version.version_id) for version in listing.objects))
+        _text_rows(out, ((version, "") for version in listing.objects), width)
+    _footer(out, view, Totals.all_of(view))
 
 
 def _width(column: Any) -> int:
@@ -310,14 +343,17 @@ def _width(column: Any) -> int:
     return int(pc.max(pc.utf8_length(column)).as_py() or 0)
 
 
-def _text_rows(
-    out: Output, rows: Iterable[tuple[ObjectVersion, str]], width: int, *, with_fate: bool = False
-) -> None:
-    """Key last: it may be as long as it likes, and rows can be written as they come."""
+def _header(out: Output, width: int, *, with_fate: bool = False) -> int:
+    """On a terminal the columns' names. Returns the width of the versions' column."""
     if out.terminal:
         width = max(width, len("VERSION"))
         fate = f"  {'BECAME':<10}" if with_fate else ""
         out.line(out.paint(f"{'SIZE':>10}  {'EVENT TIME':<25}  {'VERSION':<{width}}{fate}  KEY", DIM))
+    return width
+
+
+def _text_rows(out: Output, rows: Iterable[tuple[ObjectVersion, str]], width: int) -> None:
+    """Key last: it may be as long as it likes, and rows can be written as they come."""
     for version, became in rows:
         moment = render(version.event_time) + (LISTED_MARK if version.time == "listed" else " ")
         cells = f"{_size(version):>10}  {moment}  {printable(version.version_id):<{width}}"
@@ -325,19 +361,15 @@ def _text_rows(
         out.line(f"{out.paint(cells, DIM)}{fate}  {printable(version.key)}")
 
 
-def _footer(out: Output, view: View) -> None:
-    import pyarrow.compute as pc
-
+def _footer(out: Output, view: View, totals: Totals) -> None:
     from snapengine.notebook import human_bytes
 
     if out.as_json:
         return
-    table = view.to_arrow()
-    total = human_bytes(pc.sum(table["size"]).as_py() or 0)
-    objects = "1 object" if table.num_rows == 1 else f"{table.num_rows:,} objects"
-    out.note(f"{objects}, {total} in {out.paint_note(printable(view.reference), CYAN)}")
+    objects = "1 object" if totals.objects == 1 else f"{totals.objects:,} objects"
+    out.note(f"{objects}, {human_bytes(totals.bytes)} in {out.paint_note(printable(view.reference), CYAN)}")
     show_completeness(out, view)
-    if pc.any(pc.equal(table["time"], "listed")).as_py():
+    if totals.listed:
         out.note(
             f"{LISTED_MARK} The time comes from a listing: early by up to a second, by hours for a "
             "multipart upload."
