@@ -76,6 +76,7 @@ def test_these_are_the_commands() -> None:
         "enable-bucket",
         "disable-bucket",
         "reconcile",
+        "archive",
         "status",
         "init",
         "audit-log",
