@@ -82,14 +82,14 @@ def measure(logged: Engine, folder: Path, observations: int, repetitions: int) -
     archive = folder / "archive"
     settings = Settings(store=logged.settings.store, archive=f"file://{archive}", cache="off")
     engine = Engine(settings, clock=clock)
-    expected = asyncio.run(_fill(engine, clock, -(-observations // PATIENT_OBJECTS)))
+    expected = asyncio.run(fill(engine, clock, -(-observations // PATIENT_OBJECTS)))
     plain = expected.drop_columns(["epoch"])
     judged: list[bool] = []
     sizes: list[int] = []
 
     def ours() -> float:
         seconds = timed(lambda: asyncio.run(archive_segments(engine, BUCKET)))
-        segments = [s for s in map(from_json, engine.store.manifests(BUCKET)) if isinstance(s, Segment)]
+        segments = segments_of(engine)
         sizes.append(sum(f.size for s in segments for f in s.files))
         if not judged:  # that once, as it takes longer than what is timed
             judged.append(_held(engine, segments).equals(_in_order(expected)))
@@ -119,7 +119,13 @@ def _sqlite(folder: Path) -> Iterator[Engine]:
     yield engine
 
 
-async def _fill(engine: Engine, clock: Clock, patients: int) -> pa.Table:
+def segments_of(engine: Engine) -> list[Segment]:
+    """In the order of their epochs."""
+    manifests = map(from_json, engine.store.manifests(BUCKET))
+    return sorted((each for each in manifests if isinstance(each, Segment)), key=lambda s: s.first)
+
+
+async def fill(engine: Engine, clock: Clock, patients: int) -> pa.Table:
     """Write the log; what it holds, by `ARCHIVED`, in its order."""
     engine.store.put_config(
         BucketConfig(
