@@ -32,7 +32,7 @@ from snapengine.model import Epoch, LogEntry, SnapshotRef
 from snapengine.observation_codec import SCHEMA, decode_table
 from snapengine.ports import LogReader
 
-ROWS_AT_ONCE = 1_000_000
+ROWS_AT_ONCE = 500_000
 """Rows that are read for one range of keys, more or less."""
 GROUP_ROWS = 131_072
 """Of a row group: of a file with no more, the groups are not worth asking for."""
