@@ -10,7 +10,19 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import snapengine
-from snapengine.cli import archive, buckets, dev, get, history, reconcile, snapshots, status, table, views
+from snapengine.cli import (
+    archive,
+    buckets,
+    dev,
+    get,
+    history,
+    rebuild,
+    reconcile,
+    snapshots,
+    status,
+    table,
+    views,
+)
 from snapengine.cli.failures import Terminated, report, wants_json
 from snapengine.cli.help import HELP_OPTIONS, Command, Group, Root
 from snapengine.cli.options import TIMES, all_text
@@ -61,6 +73,7 @@ _COMMANDS: list[tuple[str, str, Any, str]] = [
     (BUCKETS, "disable-bucket", buckets.disable_bucket, buckets.DISABLE_EXAMPLES),
     (BUCKETS, "reconcile", reconcile.reconcile, reconcile.EXAMPLES),
     (BUCKETS, "archive", archive.archive, archive.EXAMPLES),
+    (BUCKETS, "rebuild", rebuild.rebuild, rebuild.EXAMPLES),
     (BUCKETS, "status", status.status, status.EXAMPLES),
     (RUN, "init", table.init, table.INIT_EXAMPLES),
     (RUN, "audit-log", table.audit_log, table.AUDIT_EXAMPLES),
