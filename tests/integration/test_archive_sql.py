@@ -16,6 +16,7 @@ import pytest
 from snapengine.bulkfold import versions_of
 from snapengine.views import View
 from tests.integration.archive_history import BUCKET, START, ArchivedBucket
+from tests.integration.test_golden_archive import GOLDEN, T0, VIEWS
 from tests.spark_session import spark_rows
 
 DOCS = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
@@ -35,11 +36,11 @@ def statements(engine: str | None, number: int = 0) -> list[str]:
     return [statement for statement in lines.split(";") if statement.strip()]
 
 
-def of(site: ArchivedBucket, sql: Iterable[str], at: int = START, epoch: int = 0) -> list[str]:
+def of(root: Path, sql: Iterable[str], at: int = START, epoch: int = 0) -> list[str]:
     """The page's own words, with this archive, instant and epoch."""
     instant = datetime.fromtimestamp(at / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
     ours = {
-        "s3://archive/snapengine": str(site.root),
+        "s3://archive/snapengine": str(root),
         "2026-11-20 09:00:00.000+00:00": instant,
         "1234": str(epoch),
         "<at>_<epoch>": f"{at}_{epoch}",
@@ -55,9 +56,9 @@ def duck() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def asked(duck: duckdb.DuckDBPyConnection, site: ArchivedBucket, at: int, epoch: int) -> list[Row]:
+def asked(duck: duckdb.DuckDBPyConnection, root: Path, at: int, epoch: int) -> list[Row]:
     """What the query gives in DuckDB, in order of the keys."""
-    for statement in of(site, [*statements("DuckDB", 1), *statements(None)], at, epoch):
+    for statement in of(root, [*statements("DuckDB", 1), *statements(None)], at, epoch):
         duck.execute(statement)
     return sorted(duck.fetchall())
 
@@ -148,20 +149,22 @@ def test_of_a_bucket_known_from_events_alone_every_row_is_exact(
     plain: ArchivedBucket, duck: duckdb.DuckDBPyConnection
 ) -> None:
     for at, epoch in questions(plain, 12):
-        assert exact_share(plain, asked(duck, plain, at, epoch), at, epoch) == 1.0, (at, epoch)
+        assert exact_share(plain, asked(duck, plain.root, at, epoch), at, epoch) == 1.0, (at, epoch)
 
 
 def test_with_listings_too_exact_rows_are_the_views_and_nearly_all_keys_are(
     versioned: ArchivedBucket, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    shares = [exact_share(versioned, asked(duck, versioned, *q), *q) for q in questions(versioned, 12)]
+    shares = [exact_share(versioned, asked(duck, versioned.root, *q), *q) for q in questions(versioned, 12)]
     assert min(shares) >= 0.9, shares
 
 
 def test_without_versioning_most_keys_are_exact_too(
     unversioned: ArchivedBucket, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    shares = [exact_share(unversioned, asked(duck, unversioned, *q), *q) for q in questions(unversioned, 12)]
+    shares = [
+        exact_share(unversioned, asked(duck, unversioned.root, *q), *q) for q in questions(unversioned, 12)
+    ]
     assert min(shares) >= 0.8, shares
 
 
@@ -177,7 +180,7 @@ def test_no_row_is_exact_where_an_epoch_is_not_archived(
 ) -> None:
     newest = plain.engine.store.newest_epoch(BUCKET)
     assert newest is not None
-    rows = asked(duck, plain, newest.time, newest.number + 1)
+    rows = asked(duck, plain.root, newest.time, newest.number + 1)
     assert rows
     assert not any(row[-1] for row in rows)
 
@@ -185,7 +188,7 @@ def test_no_row_is_exact_where_an_epoch_is_not_archived(
 def test_the_newest_archived_epoch_is_found(
     versioned: ArchivedBucket, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    (statement,) = of(versioned, statements("DuckDB", 0))
+    (statement,) = of(versioned.root, statements("DuckDB", 0))
     newest = versioned.engine.store.newest_epoch(BUCKET)
     assert newest is not None
     assert duck.execute(statement).fetchall() == [(newest.number,)]
@@ -193,11 +196,18 @@ def test_the_newest_archived_epoch_is_found(
 
 def test_a_checkpoint_is_the_view(versioned: ArchivedBucket, duck: duckdb.DuckDBPyConnection) -> None:
     which, objects = statements("DuckDB", 2)
-    found = duck.execute(*of(versioned, [which])).fetchall()
+    found = duck.execute(*of(versioned.root, [which])).fetchall()
     assert len(found) == 2
     for at, epoch in found:
-        rows = duck.execute(*of(versioned, [objects], at, epoch)).fetchall()
+        rows = duck.execute(*of(versioned.root, [objects], at, epoch)).fetchall()
         assert sorted(rows) == rows_of(versioned.engine.view(BUCKET, at, epoch=epoch))
+
+
+@pytest.mark.parametrize(("seconds", "epoch", "rows"), [view[:3] for view in VIEWS])
+def test_the_golden_archive_is_read_too(
+    duck: duckdb.DuckDBPyConnection, seconds: int, epoch: int, rows: list[Row]
+) -> None:
+    assert asked(duck, GOLDEN, T0 + seconds * 1000, epoch) == [(*row, True) for row in rows]
 
 
 def test_polars_counts_what_duckdb_counts(versioned: ArchivedBucket, duck: duckdb.DuckDBPyConnection) -> None:
@@ -205,7 +215,7 @@ def test_polars_counts_what_duckdb_counts(versioned: ArchivedBucket, duck: duckd
     assert newest is not None
     (code,) = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
     names: dict[str, Any] = {}
-    (ours,) = of(versioned, [code], epoch=newest.number - 1)
+    (ours,) = of(versioned.root, [code], epoch=newest.number - 1)
     exec(ours, names)  # noqa: S102  # our own page
     told: pl.DataFrame = names["told"]
     glob = f"{versioned.root}/{BUCKET}/observations/*/*.parquet"
@@ -231,12 +241,12 @@ def test_spark_gives_what_duckdb_gives(
     for site in (versioned, unversioned):
         at, epoch = questions(site, 1)[-1]
         asked_of.append((site, at, epoch))
-        jobs += of(site, [*statements("Spark", 0), *statements(None)], at, epoch)
+        jobs += of(site.root, [*statements("Spark", 0), *statements(None)], at, epoch)
     point = versioned.engine.archive(BUCKET).checkpoints[-1]
-    jobs += of(versioned, statements("Spark", 1), point.at, point.epoch)
+    jobs += of(versioned.root, statements("Spark", 1), point.at, point.epoch)
     *found, checkpoint = [rows for rows in spark_rows(jobs, tmp_path) if rows]
     assert len(found) == 2
     for (site, at, epoch), rows in zip(asked_of, found, strict=True):
-        assert sorted(map(tuple, rows)) == asked(duck, site, at, epoch)
+        assert sorted(map(tuple, rows)) == asked(duck, site.root, at, epoch)
     view = versioned.engine.view(BUCKET, point.at, epoch=point.epoch)
     assert sorted(map(tuple, checkpoint)) == rows_of(view)
