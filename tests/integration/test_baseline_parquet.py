@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import subprocess
@@ -542,6 +543,39 @@ async def test_files_of_an_earlier_enabling_are_left_alone(site: Site) -> None:
     site.engine.store.put_config(replace(site.config(), enabled_at=(site.config().enabled_at or 0) + 1))
     report = await filed(site)
     assert report.archived == len(site.listed())
+
+
+# The command
+
+
+def enabled_by_command(bucket: str, *options: str) -> list[dict[str, Any]]:
+    words = [sys.executable, "-m", "snapengine", "enable-bucket", bucket, "--yes", "--no-wait", "--json"]
+    done = subprocess.run([*words, *options], check=False, timeout=60, capture_output=True, text=True)
+    assert done.returncode in {0, 1}, done.stderr
+    return [json.loads(line) for line in (done.stdout or done.stderr).splitlines()]
+
+
+async def test_the_command_takes_it_and_says_so(
+    cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    monkeypatch.setenv("SNAPENGINE_ARCHIVE", root)
+    site = open_site(cloud, tmp_path, monkeypatch)
+    site.s3.put_bucket_versioning(Bucket=site.bucket, VersioningConfiguration={"Status": "Enabled"})
+    change(site)
+    told = enabled_by_command(site.bucket, "--baseline", "parquet")
+    assert told[-1]["baseline"]["archived"] == len(site.listed())
+    assert_all_is_known(site)
+
+
+async def test_the_command_refuses_files_without_a_place_before_it_changes_anything(
+    cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SNAPENGINE_ARCHIVE", raising=False)
+    site = open_site(cloud, tmp_path, monkeypatch)
+    told = enabled_by_command(site.bucket, "--baseline", "parquet")
+    assert "SNAPENGINE_ARCHIVE" in told[0]["refusals"][0]
+    assert site.engine.store.config(site.bucket) is None
+    assert site.queue_names() == []
 
 
 # Where it may not go
