@@ -20,6 +20,7 @@ from snapengine.archive import writing
 from snapengine.archive.manifest import ArchiveFile, Segment, from_json, to_json
 from snapengine.archive.schemas import ORDER
 from snapengine.archive.writing import FileWriter
+from snapengine.archiving.rebuild import rebuild_table
 from snapengine.bulkfold import versions_of
 from snapengine.errors import SchemaTooNew
 from snapengine.model import BucketConfig, Epoch, Snapshot, Watermarks
@@ -149,6 +150,20 @@ def test_a_snapshot_named_then_has_the_same_digest(restored: Restored) -> None:
     engine = restored.commit()
     assert snapshot.name == "run-1"
     assert engine.open_ref(snapshot.reference).digest() == snapshot.digest == VIEWS[2][3]
+
+
+def test_a_table_is_rebuilt_from_it(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "archive")
+    settings = Settings(store=f"sqlite:///{tmp_path}/log.db", cache="off")
+    engine = Engine(settings, clock=lambda: T0 + 2_000_000)
+    engine.store.create()
+    rebuilt = asyncio.run(rebuild_table(engine, BUCKET, f"file://{tmp_path}/archive", check=True))
+    assert (rebuilt.epoch, rebuilt.observations, rebuilt.checkpoints, rebuilt.snapshots) == (6, 21, 1, 1)
+    for seconds, epoch, rows, digest in VIEWS:
+        view = engine.view(BUCKET, T0 + seconds * 1000, epoch=epoch)
+        assert rows_of(view) == rows
+        assert view.digest() == digest
+    assert engine.view(BUCKET, "snapshot:run-1").digest() == VIEWS[2][3]
 
 
 def test_its_files_are_the_ones_that_were_committed(restored: Restored) -> None:
