@@ -32,6 +32,8 @@ REQUEST_BYTES = 16 * 2**20
 PART_BYTES = 64 * 2**20
 CHECKPOINT_SHARE = 0.2
 """Of the bucket: when so much was observed since the last checkpoint another is due."""
+MANIFEST_UNITS = 60
+"""Read for each view: a hundred manifests or so, and the configuration and the epoch."""
 FILE_ROWS = 4_194_304
 """Of a checkpoint's part."""
 
@@ -101,8 +103,11 @@ class Measured:
     """Of a cold view of 1,000 keys."""
     prefix_requests: float
     prefix_mib: float
+    group_ms: float
+    """Of reading one more row group of a segment, all columns: what each segment adds to a prefix's view."""
+    group_mib: float
     bucket_objects: float
-    """Of the bucket in which the last five were measured."""
+    """Of the bucket in which views and checkpoints were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +255,32 @@ def _computing(m: Measured, s: Scenario) -> list[Line]:
     ]
 
 
+def standing(s: Scenario) -> float:
+    """Segments after the newest checkpoint, on average: of days, of hours, of five minutes."""
+    return CHECKPOINT_SHARE * s.objects / s.changes / 2 + 24 / 2 + 3600 / SEGMENT_SECONDS / 2
+
+
+def prefix_requests(m: Measured, s: Scenario) -> float:
+    """Of one view: what was measured has one such segment; each has a footer and a row group to ask for."""
+    return m.prefix_requests + 2 * (standing(s) - 1)
+
+
+def prefix_seconds(m: Measured, s: Scenario) -> float:
+    return (m.prefix_ms + m.group_ms * (standing(s) - 1)) / 1000
+
+
+def prefix_mib(m: Measured, s: Scenario) -> float:
+    return m.prefix_mib + m.group_mib * (standing(s) - 1)
+
+
 def views(m: Measured, s: Scenario) -> list[Line]:
     """Of a month: one of the whole bucket a day, and those of prefixes."""
     gets = s.objects * m.object_bytes / REQUEST_BYTES
     many = s.prefix_views * DAYS
     hours = DAYS * s.objects / m.view_rate / 3600
     vcpu, memory = PRICES["vcpu"].dollars, PRICES["memory"].dollars
-    counted = f"{many:,.0f} × {m.prefix_requests:.0f}"
+    asked = prefix_requests(m, s)
+    units = (many + DAYS) * MANIFEST_UNITS
     return [
         line("the whole bucket, daily", f"{DAYS} × {gets:,.0f}", DAYS * gets, "get"),
         Line(
@@ -264,7 +288,8 @@ def views(m: Measured, s: Scenario) -> list[Line]:
             f"{hours:.1f} h × (2 vCPU × ${vcpu:g} + 4 GB × ${memory:g})",
             hours * (2 * vcpu + 4 * memory),
         ),
-        line("prefixes of 1,000 keys", counted, many * m.prefix_requests, "get"),
+        line("prefixes of 1,000 keys", f"{many:,.0f} × {asked:.0f}", many * asked, "get"),
+        line("manifests for all", f"({many:,.0f} + {DAYS}) × {MANIFEST_UNITS}", units, "read"),
     ]
 
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import fields
 from pathlib import Path
+from statistics import median
 
 from benchmarks import _scale_document as document
 from benchmarks._big_bucket import BUCKET, BigBucket, Clock, big_buckets, default_folder
@@ -27,7 +28,7 @@ from snapengine.archiving.compaction import put_together
 from snapengine.archiving.segments import archive_segments, prepared_root
 from snapengine.engine import Engine
 from snapengine.model import LogEntry, Observation
-from snapengine.observation_codec import encode, observations_of
+from snapengine.observation_codec import SCHEMA, encode, observations_of
 from snapengine.settings import Settings
 from snapengine.stores import dynamodb_codec as codec
 
@@ -67,6 +68,7 @@ def measure(bucket: BigBucket, observations: int, scenario: Scenario) -> tuple[M
     patients = bucket.made.patients
     looks = sorted((look(bucket, n * patients // LOOKS) for n in range(LOOKS)), key=lambda each: each.view)
     middle = looks[LOOKS // 2]
+    group_ms, group_mib = _row_group(bucket.engine(), listed)
     entry = _entry(events[: int(scenario.entry_rows)])
     measured = Measured(
         entry_bytes=_size(codec.entry_item(entry)),
@@ -81,6 +83,8 @@ def measure(bucket: BigBucket, observations: int, scenario: Scenario) -> tuple[M
         prefix_ms=1000 * middle.view,
         prefix_requests=middle.requests,
         prefix_mib=middle.bytes / 2**20,
+        group_ms=group_ms,
+        group_mib=group_mib,
         bucket_objects=bucket.made.objects,
     )
     rounded = {f.name: float(f"{getattr(measured, f.name):.4g}") for f in fields(Measured)}
@@ -104,6 +108,20 @@ def _log_to_archive(folder: Path, observations: int) -> tuple[float, float, floa
     ended = time.perf_counter()
     rows = sum(each.rows for each in shorter)
     return _bytes(longer) / longer.rows, rows / (made - began), rows / (ended - made)
+
+
+def _row_group(engine: Engine, segment: Segment) -> tuple[float, float]:
+    """Milliseconds and MiB of reading one row group of a segment, several times, another one each time."""
+    reader = engine.files(BUCKET)
+    files = [f for f in segment.observations if len(reader.groups(f)) > 1] or list(segment.observations)
+    seconds = []
+    before = reader.bytes_read
+    for number in range(LOOKS):
+        file = files[number % len(files)]
+        began = time.perf_counter()
+        reader.read(file, groups=[number % len(reader.groups(file))], columns=SCHEMA.names)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * median(seconds), (reader.bytes_read - before) / LOOKS / 2**20
 
 
 def _bytes(segment: Segment) -> int:
