@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from snapengine.fold import KeyFacts, as_version, fold, live_entries, merge, state
-from snapengine.model import CREATED, ObjectVersion, Observation
+from snapengine.model import CREATED, EVENT, NULL_VERSION, VERSION_DELETED, ObjectVersion, Observation
 from snapengine.observation_codec import observations_of
 from snapengine.ordering import Fact
 
@@ -39,17 +39,59 @@ def bulkfold(observations: pa.Table, at: int) -> pa.Table:
     `observations` has the log's columns; the result is in ascending order of the keys' UTF-8 bytes.
     """
     single, several = _split(observations)
+    plain, rest = _split_plain(several)
+    shown = [_created(single, at), _created(_latest(plain, at), at)]
+    folded = [fold(history, at) for history in _by_key(rest).values()]
+    return _sorted(pa.concat_tables([*shown, version_table([v for v in folded if v is not None])]))
+
+
+def _created(entries: pa.Table, at: int) -> pa.Table:
+    """Of the entries that decide, each its key's, the objects of `at`, as rows of `VIEW_SCHEMA`."""
     shown = pc.and_(
-        pc.equal(single["kind"], CREATED),
-        pc.less_equal(single["event_time"].cast(pa.int64()), at),
+        pc.equal(entries["kind"], CREATED),
+        pc.less_equal(entries["event_time"].cast(pa.int64()), at),
     )
-    simple = single.filter(shown)
-    time = pc.if_else(pc.is_valid(simple["listing"]), "listed", "event")
-    plain = pa.table(
-        [time if name == "time" else simple[name] for name in VIEW_SCHEMA.names], schema=VIEW_SCHEMA
+    rows = entries.filter(shown)
+    time = pc.if_else(pc.is_valid(rows["listing"]), "listed", "event")
+    return pa.table(
+        [time if name == "time" else rows[name] for name in VIEW_SCHEMA.names], schema=VIEW_SCHEMA
     )
-    rest = [fold(history, at) for history in _by_key(several).values()]
-    return _sorted(pa.concat_tables([plain, version_table([v for v in rest if v is not None])]))
+
+
+def _split_plain(observations: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Keys of which all is told by events, each with a sequencer and of a version of its own, each once; and
+    the others."""
+    told = pc.and_(pc.equal(observations["origin"], EVENT), pc.is_null(observations["listing"]))
+    named = pc.and_(
+        pc.is_valid(observations["sequencer"]), pc.not_equal(observations["version_id"], NULL_VERSION)
+    )
+    others = observations.filter(pc.invert(pc.and_(told, named)))["key"]
+    facts = observations.group_by(["key", "version_id", "kind"]).aggregate([([], "count_all")])
+    repeated = facts.filter(pc.greater(facts["count_all"], 1))["key"]
+    special = pc.is_in(
+        observations["key"],
+        value_set=pc.unique(pa.chunked_array([*others.chunks, *repeated.chunks], pa.string())),
+    )
+    return observations.filter(pc.invert(special)), observations.filter(special)
+
+
+def _latest(observations: pa.Table, at: int) -> pa.Table:
+    """Of plain keys (`_split_plain`) the entry that decides at `at`, where one is left."""
+    begun = observations.filter(pc.less_equal(observations["event_time"].cast(pa.int64()), at))
+    removal = pc.equal(begun["kind"], VERSION_DELETED)
+    entries, removals = begun.filter(pc.invert(removal)), begun.filter(removal).select(["key", "version_id"])
+    if removals.num_rows:
+        numbered = entries.append_column("row", pa.array(range(entries.num_rows), pa.int64()))
+        left = numbered.join(removals, ["key", "version_id"], join_type="left anti")
+        entries = entries.take(left["row"])
+    ranked = entries.select(["key", "event_time", "version_id", "kind"]).append_column(
+        "sequencer", pc.utf8_rtrim(pc.utf8_lower(entries["sequencer"]), "0")
+    )
+    names = ("sequencer", "event_time", "version_id", "kind")
+    order = pc.sort_indices(ranked, sort_keys=[(name, "ascending") for name in names])
+    last = pa.table({"key": entries["key"].take(order), "place": pa.array(range(len(order)), pa.int64())})
+    places = last.group_by("key").aggregate([("place", "max")])["place_max"]
+    return entries.take(order.take(places))
 
 
 def bulkfold_all(observations: pa.Table, start: int, at: int) -> pa.Table:

@@ -13,6 +13,7 @@ from tomllib import TOMLDecodeError
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from pydantic import ValidationError
 
@@ -62,6 +63,8 @@ NO_EPOCH = Epoch(number=0, time=0, cover={})
 
 
 _SNAPSHOT = "snapshot:"
+_LOADER: dict[str, Any] = {}
+_LOADER_LOCK = RLock()
 
 
 def wall_clock() -> int:
@@ -150,7 +153,13 @@ class Engine:
 
     @cached_property
     def _session(self) -> boto3.session.Session:
-        return boto3.session.Session()
+        """AWS's descriptions of its services, which take longer to read than a view does, are read once."""
+        core = botocore.session.get_session()
+        with _LOADER_LOCK:
+            core.register_component(
+                "data_loader", _LOADER.setdefault("one", core.get_component("data_loader"))
+            )
+        return boto3.session.Session(botocore_session=core)
 
     def client(self, service: Any) -> Any:
         """A boto3 client of its own. Raises `UsageError` without a region."""
@@ -306,6 +315,8 @@ class Engine:
                 f"Only keys below {config.prefix!r} of bucket {bucket} are watched, so nothing is known of "
                 f"{prefix!r}."
             )
+        if config.archive is not None:
+            self._archives[bucket] = config.archive
         watched = max(prefix, config.prefix, key=len)
         cut = self._epoch(bucket, epoch)
         return View(self, SnapshotRef(bucket, watched, at, cut.number, start, versions), cut)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from snapengine.bulkfold import bulkfold, bulkfold_all, versions_of
 from snapengine.errors import LogDamaged, SchemaTooNew
 from snapengine.fold import fold, merge
-from snapengine.model import CREATED, ObjectVersion, Observation
+from snapengine.model import CREATED, MARKER_CREATED, VERSION_DELETED, Kind, ObjectVersion, Observation
 from snapengine.observation_codec import SCHEMA, decode, decode_table, encode
 from snapengine.testing.strategies import adversarial_observations
 
@@ -31,6 +31,30 @@ def test_bulk_and_reference_agree_on_any_bucket_at_any_instant(
     mixed = data.draw(st.permutations(observations))
     expected = [fold([o for o in observations if o.key == f"é{i}/"], at) for i in range(len(keys))]
     assert list(versions_of(bulkfold(table_of(mixed), at))) == [v for v in expected if v]
+
+
+@st.composite
+def told_by_events(draw: st.DrawFn) -> list[Observation]:
+    """A key of which all is told by events, with sequencers of unequal length and case, some equal."""
+    versions = draw(st.lists(st.integers(0, 5), unique=True))
+    told: list[Observation] = []
+    fates: list[tuple[Kind, ...]] = [(CREATED,), (CREATED,), (MARKER_CREATED,), (CREATED, VERSION_DELETED)]
+    for version in versions:
+        for kind in draw(st.sampled_from(fates)):
+            sequencer = draw(st.sampled_from(["1", "10", "1a", "1A0", "1B", "2", "02"]))
+            at = draw(st.integers(1, 6)) * 1000
+            told.append(Observation(kind, "k", f"v{version}", at, sequencer, 1, "e"))
+    return told
+
+
+@given(st.lists(told_by_events(), max_size=6), st.integers(0, 7000), st.booleans())
+def test_keys_that_events_alone_tell_of_are_folded_together_as_they_are_one_by_one(
+    keys: list[list[Observation]], at: int, twice: bool
+) -> None:
+    observations = [o._replace(key=f"é{i}/") for i, key in enumerate(keys) for o in key]
+    observations += observations[:2] if twice else []
+    expected = [fold([o for o in observations if o.key == f"é{i}/"], at) for i in range(len(keys))]
+    assert list(versions_of(bulkfold(table_of(observations), at))) == [v for v in expected if v]
 
 
 @given(histories, st.data())
