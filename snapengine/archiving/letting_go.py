@@ -63,6 +63,12 @@ class _State:
     """Segments that were read back, with a hash of what they were."""
 
 
+def mark_what_left(tools: ArchiveTools, root: Root, bucket: str, renew: Renew = lambda: None) -> None:
+    """For who has the lease: have every segment that holds what was let go say so. One that somebody made
+    meanwhile of older ones, without the lease, may not."""
+    _LettingGo(tools, root, bucket, renew).mark_again()
+
+
 async def let_go(
     tools: ArchiveTools, root: Root, bucket: str, keep_days: int, renew: Renew = lambda: None
 ) -> LetGo:
@@ -104,15 +110,20 @@ class _LettingGo:
                 await self._stub(log, state.stubbed, ripe)
         return self._done
 
+    def mark_again(self) -> None:
+        self._state = self._saved()
+        if self._state.gone:
+            self._mark(self._state.gone, check=False)
+
     # Segments
 
-    def _mark(self, to: int) -> None:
+    def _mark(self, to: int, *, check: bool = True) -> None:
         """Have every segment say that items of it may be missing, once it has been read back."""
         now = self._tools.clock()
         bodies = {from_json(body).name: body for body in self._store.manifests(self._bucket)}
         archive = archive_of([from_json(body) for body in bodies.values()])
-        concerned = [s for s in archive.segments if s.first <= to and s.last > self._state.stubbed]
-        self._check(concerned)
+        if check:
+            self._check([s for s in archive.segments if s.first <= to and s.last > self._state.stubbed])
         for segment in [s for s in archive.segments if s.first <= to and s.leaving_since is None]:
             self._renew()
             if not self._store.put_manifest(

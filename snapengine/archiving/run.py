@@ -11,7 +11,7 @@ from snapengine.archive.roots import Root
 from snapengine.archiving.checkpoints import checkpoint
 from snapengine.archiving.compaction import compact
 from snapengine.archiving.leasing import Renew, at_work
-from snapengine.archiving.letting_go import LetGo, let_go
+from snapengine.archiving.letting_go import LetGo, let_go, mark_what_left
 from snapengine.archiving.making import Show
 from snapengine.archiving.policy import checkpoint_due, thinned
 from snapengine.archiving.publishing import retire
@@ -184,6 +184,7 @@ async def _checkpoint(
 
 
 async def _let_go(tools: ArchiveTools, root: Root, bucket: str, renew: Renew) -> LetGo:
+    await asyncio.to_thread(mark_what_left, tools, root, bucket, renew)
     config = await asyncio.to_thread(tools.store.config, bucket)
     if config is None or config.keep_days is None:
         return LetGo()

@@ -71,6 +71,7 @@ def make_segments(
         with Making(tools, root, bucket, after + 1, last, progress or (lambda _: None), renew) as making:
             making.gather(epochs, tail, newest.number, max_rows)
             segment = making.write()
+        renew()
         _commit(tools, root, bucket, segment, after)
         take_over_listings(tools, bucket)
         made.append(segment)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from snapengine.archive.planning import Bounds, KeyRange, groups_in
 from snapengine.archive.windows import in_range
 
-RUN_BYTES = 256 * 2**20
+RUN_BYTES = 128 * 2**20
 """Of a run: what is sorted in memory at a time."""
 BATCH_ROWS = 8192
 """Of a run's batches, the least that is read of it."""
@@ -82,7 +82,7 @@ class Sorter:
             for start in range(0, table.num_rows, BATCH_ROWS):
                 (batch,) = table.slice(start, BATCH_ROWS).combine_chunks().to_batches()
                 writer.write_batch(batch)
-        source = pa.memory_map(path)
+        source = pa.OSFile(path, "rb")
         self._open.append(source)
         reader = pa.ipc.open_file(source)
         return _Run(_bounds(table), lambda number: pa.Table.from_batches([reader.get_batch(number)]))

@@ -284,6 +284,23 @@ def test_segments_that_are_put_together_go_on_leaving(local: House) -> None:
     assert local.answers(some=True) == before
 
 
+def test_a_segment_that_was_put_together_without_the_lease_is_made_to_say_what_left(local: House) -> None:
+    play(local)
+    rounds(local, 0, keep_days=1)
+    rounds(local, 1.1)
+    (segment,) = local.manifests().segments
+    late = replace(segment, leaving_since=None)
+    store = local.engine().store
+    assert store.put_manifest("scans", segment.name, to_json(late), replacing=to_json(segment))
+    before = local.answers(some=True)
+    rounds(local, 0.1, keep_days=0)
+    (segment,) = local.manifests().segments
+    assert segment.leaving_since == local.clock.now
+    local.clock.now += 2 * DAY
+    assert remove_due(local)
+    assert local.answers(some=True) == before
+
+
 def test_a_table_that_was_built_anew_has_nothing_to_let_go(local: House) -> None:
     play(local)
     rounds(local, 0)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import pairwise
@@ -443,6 +444,29 @@ def test_two_archivers_at_once_are_one(local: House) -> None:
     with Lease(engine.store, "scans", ARCHIVE, engine.clock), pytest.raises(Busy, match="task archive"):
         archived(local)
     assert len(archived(local)) == 1
+
+
+@pytest.mark.parametrize(("hours", "error"), [(0.1, "held by"), (20, "slept for 20 hours")])
+def test_an_archiver_that_slept_commits_nothing_while_another_is_at_it(
+    local: House, monkeypatch: pytest.MonkeyPatch, hours: float, error: str
+) -> None:
+    play(local)
+    real, slept = making.Making.write, time.time
+    engine = local.engine()
+    other = Lease(engine.store, "scans", ARCHIVE, engine.clock)
+
+    def write(self: making.Making) -> Segment:
+        segment = real(self)
+        local.clock.now += round(hours * 3_600_000)
+        monkeypatch.setattr("snapengine.archiving.leasing.time.time", lambda: slept() + hours * 3600)
+        other.renew()
+        return segment
+
+    monkeypatch.setattr(making.Making, "write", write)
+    with pytest.raises(Busy, match=error):
+        archived(local)
+    assert local.manifests().segments == ()
+    other.release()
 
 
 @pytest.mark.parametrize("new_epoch", [False, True])
