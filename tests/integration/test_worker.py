@@ -71,6 +71,22 @@ def test_once_it_empties_the_queue_into_the_log_and_exits_with_0(house: House, s
     assert "k01" not in text
 
 
+def test_a_worker_archives_its_buckets_on_request(house: House, start: Start, tmp_path: Path) -> None:
+    environment = {**house.environment, "SNAPENGINE_ARCHIVE": f"file://{tmp_path}/root"}
+    house.environment.update(environment)
+    house.send_keys("a", "b")
+    process = start("--archive", "1s", "--no-http", "--bucket", house.bucket)
+    wait_until(lambda: sum(line["observations"] for line in process.of("archived")) == 2)
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 0, process.log.read_text()
+    assert sum(s.rows for s in house.engine.archive(house.bucket).segments) == 2
+
+
+@pytest.mark.parametrize("options", [("--archive", "5"), ("--archive", "5m", "--once")])
+def test_archiving_that_cannot_be_meant_is_refused(start: Start, options: tuple[str, ...]) -> None:
+    assert start(*options).wait() != 0
+
+
 def get(port: int, path: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection):
