@@ -135,7 +135,7 @@ class Engine:
         if scheme == "sqlite":
             from snapengine.stores.sqlite_log import SQLiteLog
 
-            yield SQLiteLog(self._database)
+            yield SQLiteLog(self._database, clock=self.clock)
             return
         from snapengine.stores.dynamodb_log import DynamoDBLog
 

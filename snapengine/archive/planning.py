@@ -170,7 +170,9 @@ def tile(
             if until is None or file.role == "irregular" or file.min_time - _SKIP_MS <= until
         )
         whole = after < longest.first and end == longest.last
-        parts.append(Part(after, end, whole, files, longest.leaving_since is not None))
+        # Any segment of these epochs may have been the one that was marked before they were put together.
+        leaving = any(s.leaving_since is not None and s.first <= end and s.last > after for s in segments)
+        parts.append(Part(after, end, whole, files, leaving))
         after = end
     return tuple(parts)
 

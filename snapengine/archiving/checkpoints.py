@@ -32,7 +32,7 @@ async def checkpoint(
     tools: Tools, root: Root, bucket: str, *, at: int | None = None, renew: Callable[[], None] = lambda: None
 ) -> Checkpoint | None:
     """Make a checkpoint at the last archived epoch, unless there is the same. None where none can be made:
-    nothing is archived yet, or the baseline had not ended at that epoch.
+    nothing is archived yet, the baseline had not ended at that epoch, or another made it meanwhile.
 
     `at` is in UTC milliseconds; by default some minutes before the epoch's time. `renew` is called now and
     then; what it raises ends the work, which harms nothing.
@@ -86,8 +86,8 @@ def make_checkpoint(
         OBSERVATION_ROWS,
     )
     made = replace(made, files=(*objects, *side))
-    publish(root, tools.store, bucket, made)
-    return made
+    renew()  # who was thought dead may find the files swept
+    return made if publish(root, tools.store, bucket, made) else None
 
 
 def _later_histories(tools: Tools, ref: SnapshotRef, epoch: Epoch) -> Iterator[pa.Table]:

@@ -16,14 +16,14 @@ from snapengine.archive.schemas import ARCHIVED, EPOCHS, OBSERVATION_ROWS, ORDER
 from snapengine.archive.windows import Reader, Window
 from snapengine.archiving.policy import to_put_together
 from snapengine.archiving.publishing import publish, retire, write_sorted
-from snapengine.buckets.tools import Tools
+from snapengine.archiving.tools import ArchiveTools
 from snapengine.ranges import GROUP_ROWS, ROWS_AT_ONCE
 
 _ALL = KeyRange("", None)
 
 
 async def compact(
-    tools: Tools, root: Root, bucket: str, *, renew: Callable[[], None] = lambda: None
+    tools: ArchiveTools, root: Root, bucket: str, *, renew: Callable[[], None] = lambda: None
 ) -> list[Segment]:
     """Put together the segments of hours, days and months that have ended; returns the new ones.
 
@@ -32,13 +32,17 @@ async def compact(
     return await asyncio.to_thread(_compact, tools, root, bucket, renew)
 
 
-def _compact(tools: Tools, root: Root, bucket: str, renew: Callable[[], None]) -> list[Segment]:
+def _compact(tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[], None]) -> list[Segment]:
     made: list[Segment] = []
     archive = tools.archive(bucket)
     for shorter in _held_by_longer(archive.segments):  # an earlier run may have ended before it came to this
         retire(tools.store, bucket, shorter, tools.clock())
     for run in to_put_together(archive.segments, tools.clock()):
         segment = put_together(tools, root, bucket, run, renew)
+        for file in segment.files:
+            renew()
+            tools.reader(root.url).check(file)
+        renew()  # who was thought dead may find the files swept
         if publish(root, tools.store, bucket, segment):
             made.append(segment)
             for shorter in run:
@@ -53,7 +57,7 @@ def _held_by_longer(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def put_together(
-    tools: Tools, root: Root, bucket: str, run: Sequence[Segment], renew: Callable[[], None]
+    tools: ArchiveTools, root: Root, bucket: str, run: Sequence[Segment], renew: Callable[[], None]
 ) -> Segment:
     """One segment of neighbours, in order; its files are in the root, it is not committed."""
     first, last = run[0], run[-1]
