@@ -51,7 +51,7 @@ from snapengine.ports import LogStore
 from snapengine.settings import Settings
 from tools.local_servers import ServiceFailed, ServiceUnavailable
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder: what another made is refused."""
 BUCKET = "scans"
 ARCHIVE_BUCKET = "archive"

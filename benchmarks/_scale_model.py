@@ -34,7 +34,7 @@ CHECKPOINT_SHARE = 0.2
 """Of the bucket: when so much was observed since the last checkpoint another is due."""
 MANIFEST_UNITS = 60
 """Read for each view: a hundred manifests or so, and the configuration and the epoch."""
-FILE_ROWS = 4_194_304
+FILE_ROWS = 1_048_576
 """Of a checkpoint's part."""
 
 

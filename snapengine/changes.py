@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from snapengine.archive.planning import KeyRange, changed_between, tile
 from snapengine.model import NULL_VERSION, VERSION_DELETED, Epoch, SnapshotRef
 from snapengine.observation_codec import SCHEMA
-from snapengine.ranges import Fold, Reading, Sources, by_ranges
+from snapengine.ranges import Fold, Reading, Sources, at_once, by_ranges
 from snapengine.resolver import resolve
 
 MOST_KEYS = 1_000_000
@@ -52,7 +52,7 @@ def changed_keys(sources: Sources, before: Resolved, after: Resolved) -> list[st
         learned = reading.window(tile(reading.archive.segments, old.number, archived, reading.keys), _COLUMNS)
 
         def keys_of(keys: KeyRange) -> pa.Table:
-            found.update(_keys(_between(happened(keys), since, until)))
+            found.update(_keys(_between(happened.rows(keys), since, until)))
             if new.number > old.number:
                 found.update(_keys(learned.rows(keys)))
             return _COLUMNS.empty_table()
@@ -61,7 +61,7 @@ def changed_keys(sources: Sources, before: Resolved, after: Resolved) -> list[st
             found.update(_keys(reading.tail_after(old.cover)))
             for file in reading.listed_after(old.cover):
                 found.update(_keys(reading.reader().read(file, columns=["key"])))
-        return keys_of
+        return at_once(keys_of)
 
     ref = SnapshotRef(after[0].bucket, after[0].prefix, until, new.number)
     for _ in by_ranges(sources, ref, new, begin, base=False):
@@ -80,13 +80,13 @@ def removed_keys(sources: Sources, ref: SnapshotRef, epoch: Epoch, shown: pa.Arr
         observed = reading.observations(reading.plan.history, columns)
 
         def keys_of(keys: KeyRange) -> pa.Table:
-            rows = observed(keys)
+            rows = observed.rows(keys)
             ends = pc.or_(pc.equal(rows["kind"], VERSION_DELETED), pc.equal(rows["version_id"], NULL_VERSION))
             ended = rows.filter(pc.and_(ends, pc.is_in(rows["key"], value_set=shown)))
             found.update(_keys(ended))
             return columns.empty_table()
 
-        return keys_of
+        return at_once(keys_of)
 
     for _ in by_ranges(sources, ref, epoch, begin, base=False):
         pass

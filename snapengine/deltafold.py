@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
+from functools import lru_cache
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -118,39 +119,68 @@ def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table
     `base` is in key order and has a `key`.
     """
     rows = rows.select(base.column_names)
-    if not len(replaced):
-        kept = [base]
-    elif len(replaced) + rows.num_rows > max(_FEW, base.num_rows // _FEW_OF):
-        kept = [base.filter(pc.invert(pc.is_in(base["key"], value_set=replaced)))]
-        if rows.num_rows:
-            together = pa.concat_tables([*kept, rows])
-            return together.take(pc.sort_indices(together, sort_keys=[("key", "ascending")]))
-        return kept[0]
-    else:
-        kept = []
-    if not rows.num_rows and kept:
-        return kept[0]
-    return _spliced(base, set(replaced.to_pylist()), rows)
-
-
-def _spliced(base: pa.Table, replaced: set[str], rows: pa.Table) -> pa.Table:
-    """A few rows put into many, which are only sliced."""
     rows = rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")]))
     new = {key: number for number, key in enumerate(rows["key"].to_pylist())}
-    keys = base["key"].combine_chunks() if base.num_rows else base["key"]
-    numbers = range(base.num_rows)
+    changed = sorted({*replaced.to_pylist(), *new})
+    if not changed:
+        return base
+    cuts: list[tuple[int, int, int | None]] = []
+    """Where base is cut, where it goes on, and the row that is put between."""
+    for key, (place, present) in zip(changed, _places(base["key"], changed), strict=True):
+        cuts.append((place, place + present, new.get(key)))
+    return _spliced(base, cuts, rows) if len(cuts) <= _FEW else _taken(base, cuts, rows)
+
+
+def _places(column: pa.ChunkedArray, wanted: list[str]) -> list[tuple[int, bool]]:
+    """Of each wanted key its place among the others, which are in order, and whether it is there."""
+    keys = column.combine_chunks() if len(column) else _keys([])
+    names = _keys(wanted)
+    if hasattr(pc, "search_sorted"):
+        places = pc.search_sorted(keys, names).to_pylist()
+    else:  # an older pyarrow
+        numbers = range(len(keys))
+        places = [bisect_left(numbers, key, key=lambda i: keys[i].as_py()) for key in wanted]
+    if not len(keys):
+        return [(0, False)] * len(wanted)
+    there = keys.take(pa.array([min(place, len(keys) - 1) for place in places], pa.int64()))
+    return list(zip(places, pc.equal(there, names).to_pylist(), strict=True))
+
+
+def _spliced(base: pa.Table, cuts: list[tuple[int, int, int | None]], rows: pa.Table) -> pa.Table:
+    """A few rows put into many, which are only sliced."""
     pieces: list[pa.Table] = []
     done = 0
-    for key in sorted(replaced | new.keys()):
-        place = bisect_left(numbers, key, lo=done, key=lambda i: keys[i].as_py())
+    for place, onward, row in cuts:
         pieces.append(base.slice(done, place - done))
-        done = place
-        if place < base.num_rows and keys[place].as_py() == key:
-            done += 1
-        if key in new:
-            pieces.append(rows.slice(new[key], 1))
+        done = onward
+        if row is not None:
+            pieces.append(rows.slice(row, 1))
     pieces.append(base.slice(done))
     return pa.concat_tables([piece for piece in pieces if piece.num_rows] or [base.slice(0, 0)])
+
+
+def _taken(base: pa.Table, cuts: list[tuple[int, int, int | None]], rows: pa.Table) -> pa.Table:
+    """Many rows put into many, which are copied."""
+    numbers = _numbers(base.num_rows + rows.num_rows)
+    order: list[pa.Array] = []
+    done = 0
+    for place, onward, row in cuts:
+        order.append(numbers.slice(done, place - done))
+        done = onward
+        if row is not None:
+            order.append(numbers.slice(base.num_rows + row, 1))
+    order.append(numbers.slice(done, base.num_rows - done))
+    return pa.concat_tables([base, rows]).take(pa.concat_arrays(order))
+
+
+@lru_cache(maxsize=1)
+def _round_numbers(count: int) -> pa.Array:
+    return pa.array(range(count), pa.int64())
+
+
+def _numbers(count: int) -> pa.Array:
+    """0, 1, 2, and so on: made for the next power of two, as ranges are of about one size."""
+    return _round_numbers(1 << count.bit_length()).slice(0, count)
 
 
 def _keys(keys: list[str]) -> pa.Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -26,16 +27,17 @@ from snapengine.archive.planning import (
     next_key,
     split,
 )
+from snapengine.archive.schemas import ROW_GROUP_ROWS
 from snapengine.archive.windows import Reader, Window, in_range
 from snapengine.errors import ArchiveFileMissing
 from snapengine.model import Epoch, LogEntry, SnapshotRef
 from snapengine.observation_codec import SCHEMA, decode_table
 from snapengine.ports import LogReader
 
-ROWS_AT_ONCE = 500_000
+ROWS_AT_ONCE = 262_144
 """Rows that are read for one range of keys, more or less."""
-GROUP_ROWS = 131_072
-"""Of a row group: of a file with no more, the groups are not worth asking for."""
+GROUP_ROWS = ROW_GROUP_ROWS
+"""Of a file with no more, the row groups are not worth asking for."""
 _TRIES = 3
 
 
@@ -63,8 +65,15 @@ class Told(NamedTuple):
     rows: pa.Table
 
 
-Fold = Callable[[KeyRange], pa.Table]
-"""Makes of a range of keys its rows."""
+Finish = Callable[[], pa.Table]
+"""Makes the rows of a range, once what it needs has been read."""
+Fold = Callable[[KeyRange], Callable[[], Finish]]
+"""Begins to read a range of keys; what it returns waits for that, and then gives what folds it."""
+
+
+def at_once(rows: Callable[[KeyRange], pa.Table]) -> Fold:
+    """For what is not worth reading ahead."""
+    return lambda keys: lambda: partial(rows, keys)
 
 
 def by_ranges(
@@ -99,21 +108,53 @@ def by_ranges(
 
 
 def _ahead(reading: Reading, fold: Fold) -> Iterator[tuple[KeyRange, pa.Table]]:
-    """Each range and its rows, the next one being worked on meanwhile."""
+    """Each range and its rows; meanwhile the next is folded, and the one after it read."""
     ranges = reading.ranges()
     if len(ranges) == 1:
-        yield ranges[0], fold(ranges[0])
+        yield ranges[0], fold(ranges[0])()()
         return
+    waits = [fold(ranges[0])]
+
+    def work(number: int) -> pa.Table:
+        finish = waits.pop()()
+        if number + 1 < len(ranges):
+            waits.append(fold(ranges[number + 1]))
+        return finish()
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapengine-fold") as thread:
-        coming: Future[pa.Table] = thread.submit(fold, ranges[0])
+        coming: Future[pa.Table] = thread.submit(work, 0)
         try:
             for number, keys in enumerate(ranges):
                 table = coming.result()
                 if number + 1 < len(ranges):
-                    coming = thread.submit(fold, ranges[number + 1])
+                    coming = thread.submit(work, number + 1)
                 yield keys, table
         finally:
             coming.cancel()
+
+
+class Observations:
+    """Observations from several places, range by range of keys."""
+
+    def __init__(self, reading: Reading, windows: Sequence[Window], schema: pa.Schema) -> None:
+        self._reading = reading
+        self._windows = windows
+        self._schema = schema
+
+    def start(self, keys: KeyRange, only: Sequence[str] | None = None) -> Callable[[], pa.Table]:
+        """As `Window.start`."""
+        waits = [window.start(keys, only) for window in self._windows]
+
+        def wait() -> pa.Table:
+            tail = self._reading.tail(keys).select(self._schema.names)
+            if only is not None:
+                tail = tail.filter(pc.is_in(tail["key"], value_set=pa.array(only, pa.string())))
+            return pa.concat_tables([*(rows() for rows in waits), tail])
+
+        return wait
+
+    def rows(self, keys: KeyRange, only: Sequence[str] | None = None) -> pa.Table:
+        return self.start(keys, only)()
 
 
 class Reading:
@@ -223,18 +264,10 @@ class Reading:
     def files_window(self, files: Sequence[ArchiveFile], schema: pa.Schema) -> Window:
         return Window.of_files(self.reader, files, schema, self.pool)
 
-    def observations(self, parts: Sequence[Part], schema: pa.Schema = SCHEMA) -> Callable[..., pa.Table]:
-        """A function of a range (and keys) that gives the observations of parts and of the tail."""
-        window = self.window(parts, schema)
-        listed = self.files_window(self.listed(), schema)
-
-        def rows(keys: KeyRange, only: Sequence[str] | None = None) -> pa.Table:
-            tail = self.tail(keys).select(schema.names)
-            if only is not None:
-                tail = tail.filter(pc.is_in(tail["key"], value_set=pa.array(only, pa.string())))
-            return pa.concat_tables([window.rows(keys, only), listed.rows(keys, only), tail])
-
-        return rows
+    def observations(self, parts: Sequence[Part], schema: pa.Schema = SCHEMA) -> Observations:
+        """The observations of parts and of the tail."""
+        windows = (self.window(parts, schema), self.files_window(self.listed(), schema))
+        return Observations(self, windows, schema)
 
     # Ranges
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.archive.manifest import Archive, Listed
+from snapengine.archive.manifest import Archive, Checkpoint, Listed
 from snapengine.archive.planning import KeyRange, keys_below, make_plan, one_key
 from snapengine.bulkfold import BECAME, VIEW_SCHEMA, bulkfold, bulkfold_all
 from snapengine.deltafold import EMPTY_BASE, put_together, settle
 from snapengine.fold import fold
 from snapengine.model import CREATED, EVENT, Epoch, ObjectVersion, Observation, SnapshotRef
 from snapengine.observation_codec import SCHEMA, observations_of
-from snapengine.ranges import Fold, Reading, Sources, after_key, by_ranges
+from snapengine.ranges import Finish, Fold, Reading, Sources, after_key, at_once, by_ranges
 
 
 def view_schema(ref: SnapshotRef, columns: Sequence[str] | None = None) -> pa.Schema:
@@ -45,7 +45,7 @@ def resolve_ranges(
 ) -> Iterator[pa.Table]:
     """The same in order, range by range of keys, in bounded memory, with only the columns asked for."""
     schema = view_schema(ref, columns)
-    return by_ranges(sources, ref, epoch, lambda reading: _Resolution(reading, ref, schema, only).rows)
+    return by_ranges(sources, ref, epoch, lambda reading: _Resolution(reading, ref, schema, only).start)
 
 
 def observed_ranges(
@@ -61,7 +61,7 @@ def observed_ranges(
 
     def begin(reading: Reading) -> Fold:
         observed = reading.observations(reading.plan.history)
-        return lambda keys: observed(keys, only)
+        return at_once(lambda keys: observed.rows(keys, only))
 
     return by_ranges(sources, ref, epoch, begin, base=False, keys=after_key(keys_below(ref.prefix), after))
 
@@ -94,33 +94,47 @@ class _Resolution:
         self._base = reading.files_window(plan.objects, self._base_schema)
         self._side = reading.files_window(plan.side, SCHEMA)
 
-    def rows(self, keys: KeyRange) -> pa.Table:
-        found = self._fold(keys)
+    def start(self, keys: KeyRange) -> Callable[[], Finish]:
+        """Begin to read a range."""
+        if self._ref.versions == "all":
+            return lambda: lambda: self._shaped(self._all_versions(keys))
+        delta_rows = self._delta.start(keys, self._only)
+        checkpoint = self._reading.plan.checkpoint
+        if checkpoint is None:
+
+            def all_read() -> Finish:
+                delta = delta_rows()
+                return lambda: self._shaped(self._since_start(bulkfold(delta, self._ref.at)))
+
+            return all_read
+        base_rows, side_rows = self._base.start(keys, self._only), self._side.start(keys, self._only)
+
+        def read() -> Finish:
+            base, side, delta = base_rows(), side_rows(), delta_rows()
+            return lambda: self._shaped(self._fold(keys, base, side, delta, checkpoint))
+
+        return read
+
+    def _shaped(self, found: pa.Table) -> pa.Table:
         return pa.table([found[name] for name in self._schema.names], schema=self._schema)
 
-    def _fold(self, keys: KeyRange) -> pa.Table:
-        ref, plan = self._ref, self._reading.plan
-        if ref.versions == "all":
-            return self._all_versions(keys)
-        if plan.checkpoint is None:
-            return self._since_start(bulkfold(self._delta(keys, self._only), ref.at))
-        base_rows, side_rows = self._base.start(keys, self._only), self._side.start(keys, self._only)
-        delta = self._delta(keys, self._only)
-        base, side = base_rows(), side_rows()
+    def _fold(
+        self, keys: KeyRange, base: pa.Table, side: pa.Table, delta: pa.Table, checkpoint: Checkpoint
+    ) -> pa.Table:
+        """The live set of a range, brought from the checkpoint to the instant asked for."""
+        ref = self._ref
         if not delta.num_rows and not side.num_rows:
             return base if ref.start is None else VIEW_SCHEMA.empty_table()
-        told = settle(base if ref.start is None else EMPTY_BASE, side, delta, ref.at, plan.checkpoint.at)
+        told = settle(base if ref.start is None else EMPTY_BASE, side, delta, ref.at, checkpoint.at)
         rows = [told.rows]
         if len(told.whole):
             rows.append(bulkfold(self._whole(keys, told.whole), ref.at))
         if ref.start is not None:
-            return self._since_start(
-                put_together(VIEW_SCHEMA.empty_table(), told.replaced, pa.concat_tables(rows))
-            )
-        return put_together(base, told.replaced, pa.concat_tables(rows))
+            base = VIEW_SCHEMA.empty_table()
+        return self._since_start(put_together(base, told.replaced, pa.concat_tables(rows)))
 
     def _whole(self, keys: KeyRange, wanted: pa.Array) -> pa.Table:
-        return self._history(keys, sorted(wanted.to_pylist()))
+        return self._history.rows(keys, sorted(wanted.to_pylist()))
 
     def _since_start(self, rows: pa.Table) -> pa.Table:
         """A slice shows of the state at its end what was created in it."""
@@ -131,7 +145,7 @@ class _Resolution:
     def _all_versions(self, keys: KeyRange) -> pa.Table:
         """Keys in which something may have been created since the start are folded from all their history."""
         assert self._ref.start is not None  # noqa: S101  # so says the reference's text form
-        delta = self._delta(keys, self._only)
+        delta = self._delta.rows(keys, self._only)
         if self._reading.plan.checkpoint is not None:
             side = self._side.rows(keys, self._only)
             created = pc.or_(pc.equal(delta["kind"], CREATED), pc.not_equal(delta["origin"], EVENT))
@@ -139,7 +153,7 @@ class _Resolution:
                 *pc.unique(delta.filter(created)["key"]).to_pylist(),
                 *pc.unique(side["key"]).to_pylist(),
             }
-            delta = self._history(keys, sorted(touched)) if touched else SCHEMA.empty_table()
+            delta = self._history.rows(keys, sorted(touched)) if touched else SCHEMA.empty_table()
         return bulkfold_all(delta, self._ref.start, self._ref.at)
 
 
@@ -173,7 +187,7 @@ def key_history(sources: Sources, bucket: str, key: str, epoch: Epoch) -> list[O
             reading.window(left, SCHEMA),
             reading.files_window([f for one in named for f in one.files], SCHEMA),
         ]
-        return lambda keys: pa.concat_tables([window.rows(keys, [key]) for window in windows])
+        return at_once(lambda keys: pa.concat_tables([window.rows(keys, [key]) for window in windows]))
 
     ref = SnapshotRef(bucket, key, epoch.time, epoch.number)
     tables = by_ranges(sources, ref, epoch, begin, base=False, tail=False, keys=one_key(key))

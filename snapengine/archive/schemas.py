@@ -27,5 +27,7 @@ EPOCHS = pa.schema(_FIELDS)
 
 OBSERVATION_ROWS = 1_048_576
 """The most rows of a file of observations."""
-OBJECT_ROWS = 4_194_304
-"""The most rows of a checkpoint's part."""
+OBJECT_ROWS = 1_048_576
+"""The most rows of a checkpoint's part: its footer, too, is read for a prefix."""
+ROW_GROUP_ROWS = 16_384
+"""What a prefix of a few keys costs, whatever the bucket's size."""

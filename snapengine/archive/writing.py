@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile, Role
 from snapengine.archive.roots import Root
+from snapengine.archive.schemas import ROW_GROUP_ROWS
 
-ROW_GROUP_ROWS: Final = 131_072
 BLOCK: Final = 65_536
 """Bytes for each checksum."""
 FORMAT: Final = b"snapengine.format"

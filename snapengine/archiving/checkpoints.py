@@ -21,7 +21,7 @@ from snapengine.errors import UsageError
 from snapengine.instants import render
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.observation_codec import SCHEMA
-from snapengine.ranges import Fold, Reading, by_ranges
+from snapengine.ranges import Fold, Reading, at_once, by_ranges
 from snapengine.resolver import resolve_ranges
 
 _FOR_EVER = 2**62
@@ -101,7 +101,7 @@ def _later_histories(tools: Tools, ref: SnapshotRef, epoch: Epoch) -> Iterator[p
         observed = reading.observations(history)
 
         def rows(keys: KeyRange) -> pa.Table:
-            told = times(keys)
+            told = times.rows(keys)
             later = [
                 pc.fill_null(pc.greater(told[name].cast(pa.int64()), ref.at), False)
                 for name in _TIMES.names[1:]
@@ -109,10 +109,10 @@ def _later_histories(tools: Tools, ref: SnapshotRef, epoch: Epoch) -> Iterator[p
             wanted = pc.unique(told.filter(pc.or_(*later))["key"]).to_pylist()
             if not wanted:
                 return SCHEMA.empty_table()
-            found = observed(keys, sorted(wanted))
+            found = observed.rows(keys, sorted(wanted))
             order = [("key", "ascending"), ("event_time", "ascending")]
             return found.take(pc.sort_indices(found, sort_keys=order))
 
-        return rows
+        return at_once(rows)
 
     return by_ranges(tools, ref, epoch, begin, base=False)

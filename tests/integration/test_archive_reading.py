@@ -18,14 +18,23 @@ from snapengine.archive.cache import Cache
 from snapengine.archive.manifest import ArchiveFile
 from snapengine.archive.pieces import Piece, merged, sparse_file
 from snapengine.archive.reading import ArchiveReader
-from snapengine.archive.writing import ROW_GROUP_ROWS, FileWriter
+from snapengine.archive.writing import FileWriter
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, SchemaTooNew
 from tests.archive_files import SEGMENT, RootSite, image_keys, moto_s3, observed, put_rows, root_site
 
 PATH = "b/observations/epochs=1_2/regular-0a-0.parquet"
 MIB = 1 << 20
 COLUMNS = ["key", "version_id", "event_time", "size"]
-ROWS = 2 * ROW_GROUP_ROWS + 50_000
+GROUP_ROWS = 131_072
+"""Of a row group here, so that two are more than is read in one request."""
+ROWS = 2 * GROUP_ROWS + 50_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def large_groups() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "ROW_GROUP_ROWS", GROUP_ROWS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +77,8 @@ def test_the_rows_are_those_that_were_written(
 ) -> None:
     site, file = large
     table = ArchiveReader(site.root).read(file, groups=groups, columns=columns)
-    starts = [n * ROW_GROUP_ROWS for n in (range(3) if groups is None else sorted(groups))]
-    parts = [rows.slice(start, ROW_GROUP_ROWS) for start in starts] or [rows.slice(0, 0)]
+    starts = [n * GROUP_ROWS for n in (range(3) if groups is None else sorted(groups))]
+    parts = [rows.slice(start, GROUP_ROWS) for start in starts] or [rows.slice(0, 0)]
     expected = pa.concat_tables(parts).select(columns or rows.column_names)
     assert table.equals(expected)
     assert table.schema.equals(expected.schema)
@@ -115,9 +124,9 @@ def test_row_groups_are_told_with_their_keys(large: tuple[RootSite, ArchiveFile]
     site, file = large
     groups = ArchiveReader(site.root).groups(file)
     keys = rows["key"].to_pylist()
-    assert [g.rows for g in groups] == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 50_000]
-    assert [g.min_key for g in groups] == [keys[0], keys[ROW_GROUP_ROWS], keys[2 * ROW_GROUP_ROWS]]
-    assert [g.max_key for g in groups] == [keys[ROW_GROUP_ROWS - 1], keys[2 * ROW_GROUP_ROWS - 1], keys[-1]]
+    assert [g.rows for g in groups] == [GROUP_ROWS, GROUP_ROWS, 50_000]
+    assert [g.min_key for g in groups] == [keys[0], keys[GROUP_ROWS], keys[2 * GROUP_ROWS]]
+    assert [g.max_key for g in groups] == [keys[GROUP_ROWS - 1], keys[2 * GROUP_ROWS - 1], keys[-1]]
 
 
 def test_columns_that_the_file_has_not_are_a_mistake_of_the_caller(site: RootSite) -> None:
@@ -220,7 +229,7 @@ def test_threads_share_a_reader(large: tuple[RootSite, ArchiveFile], rows: pa.Ta
         tables = list(pool.map(lambda n: reader.read(file, groups=[n % 3], columns=["key"]), range(12)))
     keys = rows.select(["key"])
     for number, table in enumerate(tables):
-        assert table.equals(keys.slice(number % 3 * ROW_GROUP_ROWS, ROW_GROUP_ROWS))
+        assert table.equals(keys.slice(number % 3 * GROUP_ROWS, GROUP_ROWS))
 
 
 def test_bytes_that_were_not_fetched_are_an_error_never_zeros() -> None:
@@ -414,7 +423,7 @@ def test_row_groups_that_are_cached_are_not_asked_for_again(
     reader = ArchiveReader(site.root, Cache(tmp_path / "cache", 100 * MIB))
     reader.read(file, groups=[1])
     before = reader.bytes_read
-    assert reader.read(file, groups=[1, 2]).equals(rows.slice(ROW_GROUP_ROWS))
+    assert reader.read(file, groups=[1, 2]).equals(rows.slice(GROUP_ROWS))
     assert reader.requests == 3
     assert reader.bytes_read - before < file.size * 50_000 / ROWS * 1.1 + 2 * writing.BLOCK
 
