@@ -10,9 +10,16 @@ from warnings import WarningMessage
 import pyarrow as pa
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 
-from metadata_extractors.base import Extraction, Prefix
+from metadata_extractors.base import Extraction, Prefix, Reader
 from metadata_extractors.dicom_columns import Column, plan_columns
-from metadata_extractors.dicom_header import Element, Header, NotRead, pydicom_quietly, read_header
+from metadata_extractors.dicom_header import (
+    Element,
+    Header,
+    NotRead,
+    may_be_dicom,
+    pydicom_quietly,
+    read_header,
+)
 from metadata_extractors.dicom_values import (
     BINARY_VRS,
     CHARSET_VRS,
@@ -24,6 +31,7 @@ from metadata_extractors.dicom_values import (
     texts,
     years,
 )
+from metadata_extractors.ranged import from_front
 
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _SIGNED: Final = b"\x01"
@@ -39,6 +47,9 @@ class DicomExtractor:
     pixel data. A value that is none of its VR becomes null, and a problem.
     """
 
+    name = "dicom"
+    version = "1"
+
     def __init__(self, columns: Sequence[str] | None = None) -> None:
         self._columns = plan_columns(columns)
         self._tags = frozenset(column.tag for column in self._columns) | {_PIXEL_REPRESENTATION}
@@ -47,7 +58,15 @@ class DicomExtractor:
     def schema(self) -> pa.Schema:
         return pa.schema([column.field for column in self._columns])
 
-    def extract(self, prefix: Prefix) -> Extraction:
+    def matches(self, key: str, size: int | None, head: bytes) -> bool:  # noqa: ARG002  # names lie
+        return may_be_dicom(head)
+
+    def extract(self, reader: Reader) -> Extraction:
+        return from_front(reader, self.parse)
+
+    def parse(self, prefix: Prefix) -> Extraction:
+        """The values in the header. Raises `NeedMoreBytes` if it goes on after a prefix that is not the
+        last: no value is ever taken from a header cut short by us."""
         with pydicom_quietly() as caught:
             try:
                 header = read_header(prefix, self._tags)

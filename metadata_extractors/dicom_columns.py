@@ -16,41 +16,10 @@ from typing import Final, Literal
 import pyarrow as pa
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_dict, tag_for_keyword
 
+from metadata_extractors.dicom_usual import DEFAULT_COLUMNS, UNITS
 from metadata_extractors.dicom_values import BINARY_VRS, TYPED_TEXT_VRS
 from metadata_extractors.identifying import is_identifying
 from snapengine.errors import UsageError
-
-DEFAULT_COLUMNS: Final = (
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "PatientBirthDate",
-    "PatientAge",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyDescription",
-    "AccessionNumber",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "Modality",
-    "BodyPartExamined",
-    "ProtocolName",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "SOPInstanceUID",
-    "SOPClassUID",
-    "InstanceNumber",
-    "ImageType",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "PixelSpacing",
-    "SliceThickness",
-    "PhotometricInterpretation",
-    "BitsStored",
-    "TransferSyntaxUID",
-)
 
 Form = Literal["value", "years", "text"]
 """The value in its VR's type; an age (AS) in years; the text as it was written."""
@@ -59,6 +28,8 @@ _SUFFIXES: Final[tuple[tuple[str, Form, frozenset[str]], ...]] = (
     ("Years", "years", frozenset({"AS"})),
     ("Text", "text", TYPED_TEXT_VRS),
 )
+
+__all__ = ["DEFAULT_COLUMNS", "Column", "plan_columns"]
 
 _PIXEL_GROUP: Final = 0x7FE0
 
@@ -83,8 +54,10 @@ class Column:
 
     @property
     def field(self) -> pa.Field:
-        """Name, type and what is known of the column: `tag`, `vr`, `identifying`."""
-        metadata = {
+        """Name, type and what is known of the column: `tag`, `vr`, `identifying`, `unit`."""
+        unit = "a" if self.form == "years" else UNITS.get(self.name, "")
+        metadata = {"unit": unit} if unit else {}
+        metadata |= {
             "tag": f"{self.tag:08X}",
             "vr": self.vr,
             "identifying": str(self.identifying).lower(),

@@ -75,11 +75,16 @@ def read_header(prefix: Prefix, tags: Collection[int], seconds: float = MAX_SECO
     if not magic and len(prefix.data) < _PREAMBLE + 4 and not prefix.last:
         raise NeedMoreBytes(_PREAMBLE + 4)
     if not magic and not _begins_like_a_dataset(prefix.data):
-        raise NotRead("not_dicom")
+        raise NotRead("not_matched")
     header = _read(prefix, [*tags, _SOP_CLASS_UID], seconds)
     if not header.meta and not _is_uid(header.element(_SOP_CLASS_UID)):
-        raise NotRead(*(("failed", "DICM, but no DICOM after it") if magic else ("not_dicom",)))
+        raise NotRead(*(("failed", "DICM, but no DICOM after it") if magic else ("not_matched",)))
     return header
+
+
+def may_be_dicom(head: bytes) -> bool:
+    """Whether an object with these first bytes is worth a try."""
+    return head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or _begins_like_a_dataset(head)
 
 
 def _begins_like_a_dataset(data: bytes) -> bool:

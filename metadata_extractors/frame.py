@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import pyarrow as pa
 
 from metadata_extractors.base import Extraction, Extractor, MetadataRow
-from metadata_extractors.ranged import extract_ranged
-from metadata_extractors.registry import extractor_factory
+from metadata_extractors.ranged import RangedReader, extract_from
+from metadata_extractors.registry import make_extractor
 from snapengine.errors import SnapEngineError, UsageError, VersionArchived, VersionGone
 from snapengine.model import ObjectVersion
 
@@ -89,7 +89,7 @@ def metadata_table(
     """
     if workers < 1:
         raise UsageError(f"workers must be at least 1, not {workers}.")
-    chosen = extractor_factory(extractor)(columns)
+    chosen = make_extractor(extractor, columns)
     schema = pa.schema([*ROW_FIELDS, *chosen.schema])
     rows = _rows(view, chosen, prefix, workers)
     batches = []
@@ -154,7 +154,7 @@ def _extract(view: ObjectView, extractor: Extractor, version: ObjectVersion) -> 
         return view.read_range(version.key, start, end)
 
     try:
-        return extract_ranged(read, version.size, extractor)
+        return extract_from(extractor, RangedReader(read, version.size, version.key))
     except VersionGone as gone:
         return Extraction("gone", problems=(str(gone),))
     except VersionArchived as archived:

@@ -36,7 +36,7 @@ def cut(data: bytes, length: int) -> Prefix:
 
 
 def extract(data: bytes, columns: Iterable[str] | None = None) -> Extraction:
-    return DicomExtractor(None if columns is None else list(columns)).extract(whole(data))
+    return DicomExtractor(None if columns is None else list(columns)).parse(whole(data))
 
 
 def dicom(syntax: UID = ExplicitVRLittleEndian, pixels: bool = True, **values: Any) -> bytes:

@@ -111,17 +111,31 @@ def test_columns_say_whether_they_identify_someone() -> None:
     schema = DicomExtractor(asked).schema
     harmless = {field.name for field in schema if field.metadata[b"identifying"] == b"false"}
     assert harmless == {
-        "SeriesNumber", "Modality", "BodyPartExamined", "Manufacturer", "ManufacturerModelName",
-        "SOPClassUID", "InstanceNumber", "ImageType", "Rows", "Columns", "NumberOfFrames", "PixelSpacing",
-        "SliceThickness",
-        "PhotometricInterpretation", "BitsStored", "TransferSyntaxUID",
+        "SeriesNumber", "Modality", "BodyPartExamined", "Laterality", "PatientPosition", "Manufacturer",
+        "ManufacturerModelName", "SoftwareVersions", "SOPClassUID", "InstanceNumber", "AcquisitionNumber",
+        "ImageType", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
+        "BitsAllocated", "BitsStored", "PixelRepresentation", "RescaleIntercept", "RescaleSlope",
+        "WindowCenter", "WindowWidth", "TransferSyntaxUID", "ImagePositionPatient",
+        "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices",
+        "SliceLocation", "KVP", "XRayTubeCurrent", "Exposure", "ExposureTime", "ConvolutionKernel",
+        "ReconstructionDiameter", "GantryDetectorTilt", "SpiralPitchFactor", "CTDIvol",
+        "MagneticFieldStrength", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle",
+        "EchoTrainLength", "ScanningSequence", "SequenceVariant", "SequenceName", "MRAcquisitionType",
+        "ImagingFrequency", "DiffusionBValue",
     }  # fmt: skip
     assert schema.field("PatientSex").metadata == {b"tag": b"00100040", b"vr": b"CS", b"identifying": b"true"}
 
 
+def test_columns_name_their_unit_where_the_standard_gives_one() -> None:
+    schema = DicomExtractor(["PatientAge", "SliceThickness", "KVP", "Rows"]).schema
+    assert {field.name: field.metadata.get(b"unit") for field in schema} == {
+        "PatientAge": None, "PatientAgeYears": b"a", "SliceThickness": b"mm", "KVP": b"kV", "Rows": None,
+    }  # fmt: skip
+
+
 def test_an_extractor_pickles() -> None:
     again = pickle.loads(pickle.dumps(DicomExtractor(["Modality"])))  # noqa: S301  # our own bytes
-    assert again.extract(whole(dicom(Modality="MR"))).values == {"Modality": "MR"}
+    assert again.parse(whole(dicom(Modality="MR"))).values == {"Modality": "MR"}
 
 
 # Values

@@ -16,8 +16,10 @@ import pyarrow as pa
 import pytest
 
 from metadata_extractors import frame, registry
+from metadata_extractors.base import column
+from metadata_extractors.dicom import DicomExtractor
 from metadata_extractors.frame import metadata_frame, metadata_table
-from metadata_extractors.registry import extractor_factory, extractors
+from metadata_extractors.registry import checked, extractor_factory, extractors, make_extractors
 from snapengine import Engine
 from snapengine.errors import PermissionMissing, UsageError, VersionArchived, VersionGone
 from snapengine.model import ObjectVersion
@@ -93,10 +95,10 @@ def test_what_happens_to_one_object_is_in_its_row_and_the_rest_are_read() -> Non
         "archived": "archived",
         "broken": "failed",
         "denied": "failed",
-        "empty": "not_dicom",
+        "empty": "not_matched",
         "good": "ok",
         "gone": "gone",
-        "notes.txt": "not_dicom",
+        "notes.txt": "not_matched",
         "torn": "partial",
     }
     assert found["error"].dropna().to_dict() == {
@@ -272,6 +274,46 @@ def test_without_pydicom_the_error_says_what_to_install(monkeypatch: pytest.Monk
     offer(monkeypatch, ("dicom", "no_pydicom_here:DicomExtractor"))
     with pytest.raises(UsageError, match=r"pip install 'snapengine\[dicom\]'"):
         extractor_factory("dicom")
+    assert extractors() == {}
+
+
+def test_an_extractor_that_cannot_be_made_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, DICOM, ("frame", "metadata_extractors.frame:metadata_frame"))
+    with pytest.warns(UserWarning, match="'frame' .* cannot be loaded"):
+        assert list(make_extractors({"dicom": ["Modality"]})) == ["dicom"]
+
+
+def test_columns_that_an_extractor_does_not_know_are_refused_not_left_out() -> None:
+    with pytest.raises(UsageError, match="did you mean 'PatientSex'"):
+        make_extractors({"dicom": ["PatientSx"]})
+    with pytest.raises(UsageError, match="no extractor 'jpeg'"):
+        make_extractors({"jpeg": ["Width"]})
+
+
+class Careless(DicomExtractor):
+    """An extractor with one field that is none of the contract's."""
+
+    def __init__(self, field: pa.Field) -> None:
+        super().__init__(["Modality"])
+        self.field = field
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*super().schema, self.field])
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        (pa.field("Age", pa.int64()), "does not say whether its column 'Age' is identifying"),
+        (pa.field("Age", pa.int64(), metadata={"identifying": "true"}), "the source of its column 'Age'"),
+        (column("Modality", pa.string(), "a test"), "a second column 'Modality'"),
+        (column("outcome", pa.string(), "a test"), "a second column 'outcome'"),
+    ],
+)
+def test_an_extractor_must_say_of_each_column_what_it_is(field: pa.Field, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        checked(Careless(field), "dicom")
 
 
 def test_an_unknown_extractor_is_refused_with_those_that_there_are() -> None:
