@@ -1,8 +1,9 @@
 """PURE: a checkpoint's live set, and what was observed since, made into the live set of a later instant.
 
 Most keys that changed can be settled from the new observations alone, since all that they tell is later than
-the checkpoint. Those for which that is not certain are named, to be folded from their whole history: whatever
-a listing told, what is dated before the checkpoint, and removals that could bring an earlier entry back.
+the checkpoint. Those for which that is not certain are named, to be folded from their whole history: what a
+listing has told of since, what is dated before the checkpoint, and removals that could bring an earlier entry
+back.
 """
 
 from __future__ import annotations
@@ -17,11 +18,8 @@ import pyarrow.compute as pc
 
 from snapengine.bulkfold import bulkfold, version_table
 from snapengine.fold import as_version, merge, state
-from snapengine.model import CREATED, EVENT, VERSION_DELETED, ObjectVersion, Observation
+from snapengine.model import CREATED, EVENT, SLACK_MS, VERSION_DELETED, ObjectVersion, Observation
 from snapengine.observation_codec import observations_of
-
-SLACK_MS = 60_000
-"""By how much a sequencer's order may differ from that of the times, and a page's time lag behind it."""
 
 _FEW = 100
 _FEW_OF = 500
@@ -48,6 +46,9 @@ def settle(base: pa.Table, side: pa.Table, delta: pa.Table, at: int, horizon: in
     `side` holds all earlier observations of the keys that it names, `delta` all later ones, by the log's
     columns.
     """
+    # What a listing told may be the twin of an event in a file that was left out as telling of later.
+    again = pc.unique(delta.filter(_listed(delta))["key"])
+    side = side.filter(pc.invert(pc.is_in(side["key"], value_set=again)))
     side_keys = pc.unique(side["key"])
     beside = pc.is_in(delta["key"], value_set=side_keys)
     rows = [bulkfold(pa.concat_tables([side, delta.filter(beside)]), at)] if len(side_keys) else []
@@ -77,8 +78,11 @@ def settle(base: pa.Table, side: pa.Table, delta: pa.Table, at: int, horizon: in
 def _doubtful(observations: pa.Table, horizon: int) -> pa.ChunkedArray:
     """What may reach back beyond the checkpoint."""
     early = pc.less_equal(observations["event_time"].cast(pa.int64()), horizon + SLACK_MS)
-    listed = pc.or_(pc.not_equal(observations["origin"], EVENT), pc.is_valid(observations["listing"]))
-    return pc.or_(listed, early)
+    return pc.or_(_listed(observations), early)
+
+
+def _listed(observations: pa.Table) -> pa.ChunkedArray:
+    return pc.or_(pc.not_equal(observations["origin"], EVENT), pc.is_valid(observations["listing"]))
 
 
 class _ByRemovals(NamedTuple):

@@ -177,15 +177,16 @@ class Engine:
         epoch: EpochInput = None,
         require: Level = "provisional",
         timeout: float = 300.0,
+        as_it_is: bool = False,
     ) -> View:
         """The bucket as it was at `at` (inclusive), as known at `epoch` (the newest, unless asked for
-        another by number or by time). See `snapengine.view`."""
+        another by number or by time). See `snapengine.view`. A prefix is taken `as_it_is` for references."""
         if (name := _snapshot_named(at)) is not None:
             return self._named(bucket, name, prefix, epoch, require, timeout)
         instant = to_millis(at, now=self.clock())
         return require_level(
             self,
-            lambda: self._make(bucket, prefix, instant, epoch),
+            lambda: self._make(bucket, prefix, instant, epoch, as_it_is=as_it_is),
             require,
             timeout,
             fixed=epoch is not None,
@@ -202,8 +203,10 @@ class Engine:
         versions: Literal["last", "all"] = "last",
         require: Level = "provisional",
         timeout: float = 300.0,
+        as_it_is: bool = False,
     ) -> View:
-        """What was ingested in `[start, end)`. See `snapengine.slice`."""
+        """What was ingested in `[start, end)`. See `snapengine.slice`. A prefix is taken `as_it_is` for
+        references."""
         now = self.clock()
         first, after = self._instant(bucket, start, now), self._instant(bucket, end, now)
         if first > after:
@@ -212,7 +215,9 @@ class Engine:
             raise UsageError(f"versions={versions!r}: it is 'last' or 'all'.")
         return require_level(
             self,
-            lambda: self._make(bucket, prefix, after - 1, epoch, start=first, versions=versions),
+            lambda: self._make(
+                bucket, prefix, after - 1, epoch, start=first, versions=versions, as_it_is=as_it_is
+            ),
             require,
             timeout,
             fixed=epoch is not None,
@@ -229,6 +234,7 @@ class Engine:
                 epoch=parsed.epoch,
                 require=require,
                 timeout=timeout,
+                as_it_is=parsed.epoch is not None,
             )
         return self.slice(
             parsed.bucket,
@@ -239,6 +245,7 @@ class Engine:
             versions="all" if parsed.all_versions else "last",
             require=require,
             timeout=timeout,
+            as_it_is=parsed.epoch is not None,
         )
 
     def name_snapshot(
@@ -300,7 +307,11 @@ class Engine:
         epoch: EpochInput,
         start: int | None = None,
         versions: Literal["last", "all"] = "last",
+        *,
+        as_it_is: bool = False,
     ) -> View:
+        """A prefix is narrowed to what is watched, but a reference's stays `as_it_is`, whatever is watched by
+        now."""
         if not isinstance(prefix, str):
             raise UsageError(f"prefix={prefix!r}: it is text; leave it out for the whole bucket.")
         self._checked  # noqa: B018  # raises for a table that is missing or too new
@@ -310,14 +321,19 @@ class Engine:
                 f"Bucket {checked_bucket(bucket)} is not enabled in {self.settings.store}. "
                 f"Run `snapengine enable-bucket {bucket}`."
             )
-        if prefix and not prefix.startswith(config.prefix) and not config.prefix.startswith(prefix):
+        watched = prefix if as_it_is else max(prefix, config.prefix, key=len)
+        if (
+            prefix
+            and not as_it_is
+            and not prefix.startswith(config.prefix)
+            and not config.prefix.startswith(prefix)
+        ):
             raise UsageError(
                 f"Only keys below {config.prefix!r} of bucket {bucket} are watched, so nothing is known of "
                 f"{prefix!r}."
             )
         if config.archive is not None:
             self._archives[bucket] = config.archive
-        watched = max(prefix, config.prefix, key=len)
         cut = self._epoch(bucket, epoch)
         return View(self, SnapshotRef(bucket, watched, at, cut.number, start, versions), cut)
 
@@ -356,7 +372,7 @@ class Engine:
 
     def differing(
         self, before_ref: SnapshotRef, before_epoch: Epoch, after_ref: SnapshotRef, after_epoch: Epoch
-    ) -> tuple[pa.Table, pa.Table]:
+    ) -> tuple[pa.Table, pa.Table] | None:
         return differing(self, (before_ref, before_epoch), (after_ref, after_epoch))
 
     def version(self, ref: SnapshotRef, epoch: Epoch, key: str) -> ObjectVersion | None:

@@ -14,6 +14,7 @@ from snapengine.model import (
     EVENT,
     MARKER_CREATED,
     NULL_VERSION,
+    SLACK_MS,
     VERSION_DELETED,
     ObjectVersion,
     Observation,
@@ -115,11 +116,14 @@ def _merge_entry(group: list[Observation]) -> Fact:
 
 
 def _merge_removal(group: list[Observation], last_seen: int) -> Fact | None:
-    """A real event's time wins; else the first absence that no later page has voided."""
-    if events := [o for o in group if o.origin == EVENT]:
-        return fact_of(min(events, key=event_rank))
-    proofs = [o for o in group if o.event_time >= last_seen]
-    return fact_of(min(proofs, key=lambda o: (o.event_time, listing_rank(o)))) if proofs else None
+    """The first absence that no later page has voided; a real event's time wins, unless it is later: then it
+    tells of a removal of what was gone already."""
+    proofs = [o for o in group if o.origin != EVENT and o.event_time >= last_seen]
+    absence = min(proofs, key=lambda o: (o.event_time, listing_rank(o)), default=None)
+    event = min((o for o in group if o.origin == EVENT), key=event_rank, default=None)
+    if event is not None and (absence is None or event.event_time <= absence.event_time + SLACK_MS):
+        return fact_of(event)
+    return fact_of(absence) if absence is not None else None
 
 
 def _last_seen(groups: dict[tuple[str, str], list[Observation]], version_id: str) -> int:

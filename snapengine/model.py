@@ -21,6 +21,10 @@ NULL_VERSION: Final = "null"
 
 TimeSource = Literal["event", "listed"]
 
+SLACK_MS: Final = 60_000
+"""By how much the order of events may differ from that of their times, and a listed page's time lag behind
+what the page shows: a listing asks again for a page that took longer than half of it."""
+
 
 class Observation(NamedTuple):
     """One report of one fact about one version of one key, kept as it came.

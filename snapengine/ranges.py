@@ -25,6 +25,7 @@ from snapengine.archive.planning import (
     keys_below,
     make_plan,
     next_key,
+    one_key,
     split,
 )
 from snapengine.archive.schemas import ROW_GROUP_ROWS
@@ -273,6 +274,8 @@ class Reading:
 
     def ranges(self) -> list[KeyRange]:
         """The keys in pieces that fit into memory."""
+        if self.keys == one_key(self.keys.first):
+            return [self.keys]
         files = [*self.plan.files, *self.listed()]
         if sum(f.rows for f in files) <= ROWS_AT_ONCE:
             return [self.keys]

@@ -217,4 +217,6 @@ def explain(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> str:
 def bound(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> int:
     """At most so many rows, from manifests and footers alone; an entry of the log counts for 500."""
     with Reading(sources, ref, epoch, keys_below(ref.prefix), tail=False) as reading:
-        return sum(group.rows for group in reading.bounds(reading.plan.files)) + 500 * reading.plan.entries
+        listed = sum(f.rows for one in reading.archive.listed if _covers(epoch, one) for f in one.files)
+        rows = sum(group.rows for group in reading.bounds(reading.plan.files))
+        return rows + listed + 500 * reading.plan.entries

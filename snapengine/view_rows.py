@@ -51,9 +51,9 @@ class ViewSource(Protocol):
 
     def differing(
         self, before_ref: SnapshotRef, before_epoch: Epoch, after_ref: SnapshotRef, after_epoch: Epoch
-    ) -> tuple[pa.Table, pa.Table]:
+    ) -> tuple[pa.Table, pa.Table] | None:
         """Of two views or slices (not of all versions) of any prefixes the rows of at least those keys that
-        differ, each side in key order."""
+        differ, each side in key order; None if they are too many, or not known without reading both."""
         ...
 
     def explain(self, ref: SnapshotRef, epoch: Epoch) -> str:

@@ -201,7 +201,10 @@ class View(Mapping[str, ObjectVersion]):
         if before is None or after is None:
             if self._source != other._source:
                 return diff_batches(self.reference, self.to_batches(), other.reference, other.to_batches())
-            before, after = self._source.differing(self.ref, self._epoch, other.ref, other._epoch)
+            differing = self._source.differing(self.ref, self._epoch, other.ref, other._epoch)
+            if differing is None:
+                return diff_batches(self.reference, self.to_batches(), other.reference, other.to_batches())
+            before, after = differing
         return diff_tables(self.reference, before, other.reference, after)
 
     def metadata(self, extractor: str = "dicom", **options: Any) -> pd.DataFrame:

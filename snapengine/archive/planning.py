@@ -14,10 +14,8 @@ from typing import NamedTuple
 from snapengine.archive.manifest import Archive, ArchiveFile, Checkpoint, Segment
 from snapengine.errors import LogDamaged
 from snapengine.instants import render
-from snapengine.model import Epoch
+from snapengine.model import SLACK_MS, Epoch
 
-SLACK_MS = 60_000
-"""By how much the order of events may differ from that of their times, and a page's time lag behind it."""
 _SKIP_MS = 1000
 """A listed time is cut to the second: a fact may be dated so much before its event."""
 

@@ -57,7 +57,7 @@ def make_checkpoint(
     made = Checkpoint(instant, epoch.number, (), tools.clock())
     if any(c.name == made.name for c in archive.checkpoints):
         return next(c for c in archive.checkpoints if c.name == made.name)
-    ref = SnapshotRef(bucket, config.prefix, instant, epoch.number)
+    ref = SnapshotRef(bucket, "", instant, epoch.number)  # what is watched may change
     place = f"checkpoint={instant}_{epoch.number}"
 
     def kept(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -51,8 +51,17 @@ def _compact(tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[], N
 
 
 def _held_by_longer(segments: Sequence[Segment]) -> list[Segment]:
+    """But for those that say that items are leaving, where the longer one does not."""
     return [
-        s for s in segments if any(o is not s and o.first <= s.first and s.last <= o.last for o in segments)
+        s
+        for s in segments
+        if any(
+            o is not s
+            and o.first <= s.first
+            and s.last <= o.last
+            and (s.leaving_since is None or o.leaving_since is not None)
+            for o in segments
+        )
     ]
 
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.model import EVENT
+from snapengine.model import EVENT, SLACK_MS
 
 LATE_MS = 120_000
 """An event that was committed more than so long after it happened came late."""
-SLACK_MS = 60_000
-"""By how much a page's time may lag behind the events that it shows."""
 
 
 def irregular(rows: pa.Table, before: Mapping[int, int], listed_until: int) -> pa.ChunkedArray:

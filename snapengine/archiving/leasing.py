@@ -43,6 +43,8 @@ async def at_work(tools: Tools, bucket: str) -> AsyncIterator[Renew]:
                 continue  # the work itself meets an outage too, and says so
             except SnapEngineError as error:
                 ended.append(error)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the lease is not kept
+                ended.append(Busy(f"The archiver's lease on bucket {bucket} could not be kept: {error!r}."))
 
     def renew() -> None:
         if ended:

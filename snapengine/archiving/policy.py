@@ -26,7 +26,12 @@ def checkpoint_due(archive: Archive) -> bool:
     """Whether so much was archived since the newest checkpoint that views of now would cost a share of the
     bucket beside it."""
     newest = max(archive.checkpoints, key=lambda c: c.epoch, default=None)
-    since = sum(s.rows for s in archive.segments if newest is None or s.first > newest.epoch)
+    after = newest.epoch if newest else 0
+    since = sum(
+        s.rows * (s.last - max(after, s.first - 1)) / (s.last - s.first + 1)  # of one put together, a share
+        for s in archive.segments
+        if s.last > after
+    )
     return since > max(LEAST, SHARE * (newest.rows if newest else 0))
 
 

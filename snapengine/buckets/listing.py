@@ -16,12 +16,14 @@ from xml.etree.ElementTree import Element
 from snapengine.buckets.asking import asking
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.replies import local_name, parse_xml, with_xml
-from snapengine.errors import BadData
-from snapengine.model import CREATED, MARKER_CREATED, NULL_VERSION, Kind
+from snapengine.errors import BadData, Unreachable
+from snapengine.model import CREATED, MARKER_CREATED, NULL_VERSION, SLACK_MS, Kind
 
 PAGE_SIZE = 1000
 """S3's greatest page; versions and markers each count as one."""
 
+_SLOW_MS = SLACK_MS // 2
+_TRIES = 5
 _KINDS: dict[str, Kind] = {"Version": CREATED, "DeleteMarker": MARKER_CREATED}
 
 
@@ -81,13 +83,23 @@ def list_versions(
         **({"KeyMarker": after_key} if after_key else {}),
         **({"ExpectedBucketOwner": owner} if owner else {}),
     }
+    slow = 0
     while True:
         with asking(f"bucket {bucket}"):
             sent = clock.now()
             reply, body = with_xml(
                 client, "ListObjectVersions", "list_object_versions", parsed=False, **request
             )
+            took = clock.now() - sent
             clock.heard(reply, sent)
+        if took > _SLOW_MS:  # when S3 looked is not known well enough: it may have been asked several times
+            slow += 1
+            if slow >= _TRIES:
+                raise Unreachable(
+                    f"Listing bucket {bucket}: S3 took {took // 1000} s to answer, {slow} times over."
+                )
+            continue
+        slow = 0
         page = parse_page(body, clock.not_after(sent))
         yield page
         if page.next_key is None:

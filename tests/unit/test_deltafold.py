@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snapengine.bulkfold import VIEW_SCHEMA, bulkfold, version_table, versions_of
-from snapengine.deltafold import EMPTY_BASE, SLACK_MS, put_together, settle
+from snapengine.deltafold import EMPTY_BASE, put_together, settle
 from snapengine.fold import fold
-from snapengine.model import ObjectVersion, Observation
+from snapengine.model import SLACK_MS, ObjectVersion, Observation
 from snapengine.observation_codec import SCHEMA, decode_table, encode
 from snapengine.testing.model_bucket import Versioning
 from snapengine.testing.strategies import (
@@ -153,6 +153,28 @@ def test_an_event_dated_after_the_checkpoint_takes_back_what_a_listing_dated_bef
     cut = Cut(story([put("v2", 10.3), *listed], [put("v3", 800.0, "e-2")]), (100_000, 1), 500_000, 2)
     assert [v.version_id for v in resolved(cut)] == ["v2"]
     assert resolved(cut) == truth(cut)
+
+
+def test_what_a_listing_shows_of_a_key_with_later_facts_is_compared_with_all_its_events() -> None:
+    """Its event is in a file that was left out, as it tells only of later instants."""
+    known = story(
+        [put("v1", 150)],
+        [put("v2", 1000, "e-2")],
+        listing("L", 2000.0, row("v2", 400.0, "e-2"), row("v1", 150.0)),
+    )
+    cut = Cut(known, (100_000, 1), 500_000, 3)
+    assert skipped(cut, known[1])
+    assert [v.version_id for v in resolved(cut)] == ["v1"]
+    assert resolved(cut) == truth(cut)
+
+
+def test_a_removal_told_again_long_after_a_listing_proved_it_changes_nothing() -> None:
+    known = story([put("v1", 10), absent("v1", 50)], [removed("v1", 900)])
+    for at in (20_000, 50_000, 55_000, 500_000, 900_000):
+        assert (fold([k.observation for k in known], at) is None) == (at >= 50_000)
+    for at in (500_000, 900_000):
+        cut = Cut(known, (55_000, 1), at, 2)
+        assert resolved(cut) == truth(cut) == []
 
 
 def test_removing_a_version_that_is_not_shown_needs_no_history() -> None:

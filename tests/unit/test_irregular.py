@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snapengine.archive.schemas import ARCHIVED
-from snapengine.archiving.irregular import LATE_MS, SLACK_MS, irregular
-from snapengine.model import BASELINE, CREATED, EVENT, Observation
+from snapengine.archiving.irregular import LATE_MS, irregular
+from snapengine.model import BASELINE, CREATED, EVENT, SLACK_MS, Observation
 
 T = 1_700_000_000_000
 Row = tuple[Observation, int]
