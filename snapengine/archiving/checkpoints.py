@@ -13,6 +13,7 @@ from snapengine.archive.manifest import Checkpoint
 from snapengine.archive.planning import KeyRange, changed_between
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import OBJECT_ROWS, OBSERVATION_ROWS
+from snapengine.archiving import paths
 from snapengine.archiving.policy import SETTLED_MS
 from snapengine.archiving.publishing import publish, write_sorted
 from snapengine.buckets.tools import Tools
@@ -58,7 +59,7 @@ def make_checkpoint(
     if any(c.name == made.name for c in archive.checkpoints):
         return next(c for c in archive.checkpoints if c.name == made.name)
     ref = SnapshotRef(bucket, "", instant, epoch.number)  # what is watched may change
-    place = f"checkpoint={instant}_{epoch.number}"
+    place = (bucket, instant, epoch.number)
 
     def kept(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for table in tables:
@@ -67,8 +68,7 @@ def make_checkpoint(
 
     objects = write_sorted(
         root,
-        f"{bucket}/objects/{place}",
-        "part",
+        f"{paths.objects(*place)}/part",
         "objects",
         VIEW_SCHEMA,
         ("key",),
@@ -77,8 +77,7 @@ def make_checkpoint(
     )
     side = write_sorted(
         root,
-        f"{bucket}/histories/{place}",
-        "side",
+        f"{paths.histories(*place)}/side",
         "side",
         SCHEMA,
         ("key", "event_time"),

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from snapengine.archive.manifest import ArchiveFile, Segment
-from snapengine.archive.planning import Bounds, KeyRange, Part, split
+from snapengine.archive.planning import Bounds, KeyRange, split
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import ARCHIVED, EPOCHS, OBSERVATION_ROWS, ORDER
 from snapengine.archive.windows import Reader, Window
+from snapengine.archiving import paths
 from snapengine.archiving.policy import to_put_together
 from snapengine.archiving.publishing import publish, retire, write_sorted
 from snapengine.archiving.tools import ArchiveTools
@@ -70,21 +71,18 @@ def put_together(
 ) -> Segment:
     """One segment of neighbours, in order; its files are in the root, it is not committed."""
     first, last = run[0], run[-1]
-    place = f"epochs={first.first}_{last.last}"
     files: list[ArchiveFile] = []
     reader = tools.files(bucket)
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="snapengine-compact") as pool:
         for role in ("regular", "irregular"):
             old = [f for s in run for f in s.files if f.role == role and f.rows]
-            folder = f"{bucket}/observations/{place}"
+            stem = f"{paths.observations(bucket, first.first, last.last)}/{role}"
             tables = _merged(reader, old, pool, renew)
-            files += write_sorted(root, folder, role, role, ARCHIVED, ORDER, tables, OBSERVATION_ROWS)
+            files += write_sorted(root, stem, role, ARCHIVED, ORDER, tables, OBSERVATION_ROWS)
     epochs = [f for s in run for f in s.files if f.role == "epochs"]
     tables = (reader.read(file) for file in epochs)
-    folder = f"{bucket}/epochs/{place}"
-    files += write_sorted(
-        root, folder, "epochs", "epochs", EPOCHS, ("number",), tables, 16 * OBSERVATION_ROWS
-    )
+    stem = f"{paths.epochs(bucket, first.first, last.last)}/epochs"
+    files += write_sorted(root, stem, "epochs", EPOCHS, ("number",), tables, 16 * OBSERVATION_ROWS)
     leaving = [s.leaving_since for s in run if s.leaving_since is not None]
     return Segment(
         first=first.first,
@@ -104,7 +102,7 @@ def _merged(
     """The rows of sorted files in one order, range by range of keys."""
     if not files:
         return
-    window = Window(lambda: reader, [Part(0, 0, True, tuple(files))], ARCHIVED, pool)
+    window = Window.of_files(lambda: reader, files, ARCHIVED, pool)
     groups: list[Bounds] = []
     for file in files:
         if file.rows > GROUP_ROWS:

@@ -22,6 +22,7 @@ from snapengine.archive.writing import FileWriter
 from snapengine.archiving import paths
 from snapengine.archiving.irregular import irregular
 from snapengine.archiving.leasing import Renew
+from snapengine.archiving.publishing import Series
 from snapengine.archiving.sorting import Sorter
 from snapengine.archiving.tail import Tail
 from snapengine.archiving.tools import ArchiveTools
@@ -181,8 +182,8 @@ class Making:
     def _observations(self, last: int) -> list[ArchiveFile]:
         folder = paths.observations(self._bucket, self._first, last)
         with (
-            _Series(self._root, f"{folder}/regular", "regular") as regular,
-            _Series(self._root, f"{folder}/irregular", "irregular") as late,
+            Series(self._root, f"{folder}/regular", "regular", ARCHIVED, ORDER, OBSERVATION_ROWS) as regular,
+            Series(self._root, f"{folder}/irregular", "irregular", ARCHIVED, ORDER, OBSERVATION_ROWS) as late,
         ):
             written = 0
             for rows in self._sorted():
@@ -220,41 +221,6 @@ class Making:
             self._reader.check(file)
             checked += file.rows if file.role != "epochs" else 0
             self._progress(ArchiveProgress("checking", checked, self._got.rows, self._got.epochs[-1].number))
-
-
-class _Series:
-    """Files `<stem>-<nonce>-<n>.parquet` of so many rows at most, of tables that come in order."""
-
-    def __init__(self, root: Root, stem: str, role: Literal["regular", "irregular"]) -> None:
-        self._root = root
-        self._stem = f"{stem}-{token_hex(4)}"
-        self._role = role
-        self._writer: FileWriter | None = None
-        self._files: list[ArchiveFile] = []
-
-    def write(self, table: pa.Table) -> None:
-        while table.num_rows:
-            if self._writer is None:
-                path = f"{self._stem}-{len(self._files):05d}.parquet"
-                self._writer = FileWriter(self._root, path, self._role, ARCHIVED, sort=ORDER)
-            room = OBSERVATION_ROWS - self._writer.rows
-            self._writer.write(table.slice(0, room))
-            table = table.slice(room)
-            if self._writer.rows == OBSERVATION_ROWS:
-                self.close()
-
-    def close(self) -> list[ArchiveFile]:
-        if self._writer is not None:
-            self._files.append(self._writer.close())
-            self._writer = None
-        return self._files
-
-    def __enter__(self) -> _Series:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.abandon()
 
 
 def _with_epoch(table: pa.Table, epoch: int) -> pa.Table:

@@ -25,6 +25,16 @@ def epochs(bucket: str, first: int, last: int) -> str:
     return f"{bucket}/epochs/epochs={first}_{last}"
 
 
+def objects(bucket: str, at: int, epoch: int) -> str:
+    """The folder of a checkpoint's live set."""
+    return f"{bucket}/objects/checkpoint={at}_{epoch}"
+
+
+def histories(bucket: str, at: int, epoch: int) -> str:
+    """The folder of a checkpoint's side files."""
+    return f"{bucket}/histories/checkpoint={at}_{epoch}"
+
+
 def copies(bucket: str, name: str) -> str:
     """How the paths of a manifest's copies start."""
     return f"{bucket}/manifests/{name.replace('#', '-').lower()}-"

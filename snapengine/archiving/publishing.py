@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from secrets import token_hex
 
 import pyarrow as pa
@@ -10,43 +10,68 @@ import pyarrow as pa
 from snapengine.archive.manifest import ArchiveFile, Manifest, Role, retired, to_json
 from snapengine.archive.roots import Root
 from snapengine.archive.writing import FileWriter
+from snapengine.archiving import paths
 from snapengine.ports import Registry
+
+
+class Series:
+    """Files `<stem>-<nonce>-<n>.parquet` of at most so many rows, of tables that come in order.
+
+    A nonce of its own keeps a second writer's files apart. After an exception the file begun is not put.
+    """
+
+    def __init__(
+        self, root: Root, stem: str, role: Role, schema: pa.Schema, sort: Sequence[str], rows: int
+    ) -> None:
+        self._root = root
+        self._stem = f"{stem}-{token_hex(4)}"
+        self._role = role
+        self._schema = schema
+        self._sort = sort
+        self._rows = rows
+        self._writer: FileWriter | None = None
+        self._files: list[ArchiveFile] = []
+
+    def write(self, table: pa.Table) -> None:
+        while table.num_rows:
+            if self._writer is None:
+                path = f"{self._stem}-{len(self._files):05d}.parquet"
+                self._writer = FileWriter(self._root, path, self._role, self._schema, sort=self._sort)
+            room = self._rows - self._writer.rows
+            self._writer.write(table.slice(0, room))
+            table = table.slice(room)
+            if self._writer.rows == self._rows:
+                self.close()
+
+    def close(self) -> list[ArchiveFile]:
+        """All files; they are in the root."""
+        if self._writer is not None:
+            self._files.append(self._writer.close())
+            self._writer = None
+        return self._files
+
+    def __enter__(self) -> Series:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.abandon()
 
 
 def write_sorted(
     root: Root,
-    folder: str,
-    name: str,
+    stem: str,
     role: Role,
     schema: pa.Schema,
     sort: Sequence[str],
     tables: Iterable[pa.Table],
     rows: int,
-) -> Iterator[ArchiveFile]:
-    """Files `<folder>/<name>-<nonce>-<n>.parquet` of some `rows` each, of tables that come in order.
-
-    Each is in the root when it is given; a nonce of its own keeps a second writer's files apart.
-    """
-    nonce = token_hex(4)
-    writer: FileWriter | None = None
-    number = 0
-    try:
+) -> list[ArchiveFile]:
+    """A `Series` of all tables."""
+    with Series(root, stem, role, schema, sort, rows) as series:
         for table in tables:
-            for start in range(0, table.num_rows, rows):
-                piece = table.slice(start, rows)
-                if writer is not None and writer.rows + piece.num_rows > rows:
-                    yield writer.close()
-                    writer = None
-                if writer is None:
-                    path = f"{folder}/{name}-{nonce}-{number:05d}.parquet"
-                    writer = FileWriter(root, path, role, schema, sort=sort)
-                    number += 1
-                writer.write(piece)
-        if writer is not None:
-            yield writer.close()
-    finally:
-        if writer is not None:
-            writer.abandon()
+            series.write(table)
+        return series.close()
 
 
 def publish(root: Root, registry: Registry, bucket: str, manifest: Manifest) -> bool:
@@ -55,8 +80,7 @@ def publish(root: Root, registry: Registry, bucket: str, manifest: Manifest) -> 
     A copy goes to the root first, for the day the table is lost.
     """
     body = to_json(manifest)
-    name = manifest.name.replace("#", "-").lower()
-    root.put_bytes(f"{bucket}/manifests/{name}-{token_hex(4)}.json", body.encode())
+    root.put_bytes(f"{paths.copies(bucket, manifest.name)}{token_hex(4)}.json", body.encode())
     return registry.put_manifest(bucket, manifest.name, body)
 
 

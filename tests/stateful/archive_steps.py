@@ -145,8 +145,7 @@ class Archiver:
         table = decode_table(encode(sorted(observations, key=lambda o: o.key)))
         files = write_sorted(
             self._engine.memory,
-            f"{self._site.bucket}/listed/baseline",
-            "part",
+            f"{self._site.bucket}/listed/baseline/part",
             "irregular",
             SCHEMA,
             ("key",),
