@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,7 +43,11 @@ def resolve_ranges(
     columns: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """The same in order, range by range of keys, in bounded memory, with only the columns asked for."""
+    """The same in order, range by range of keys, with only the columns asked for.
+
+    In memory are three ranges (`ROWS_AT_ONCE`), a row group of each file, what no segment has taken over yet of
+    the log, and the versions of some keys; not the bucket.
+    """
     schema = view_schema(ref, columns)
     return by_ranges(sources, ref, epoch, lambda reading: _Resolution(reading, ref, schema, only).start)
 
@@ -71,6 +75,10 @@ def covered(
 ) -> pa.Table:
     """`observed_ranges` in one table."""
     return pa.concat_tables([SCHEMA.empty_table(), *observed_ranges(sources, ref, epoch, only=only)])
+
+
+_HISTORIES_AT_ONCE = 10_000
+"""Keys that are folded from their whole history together."""
 
 
 class _Resolution:
@@ -127,14 +135,19 @@ class _Resolution:
             return base if ref.start is None else VIEW_SCHEMA.empty_table()
         told = settle(base if ref.start is None else EMPTY_BASE, side, delta, ref.at, checkpoint.at)
         rows = [told.rows]
-        if len(told.whole):
-            rows.append(bulkfold(self._whole(keys, told.whole), ref.at))
+        histories = self._whole(keys, sorted(told.whole.to_pylist()))
+        rows += [bulkfold(history, ref.at) for history in histories]
         if ref.start is not None:
             base = VIEW_SCHEMA.empty_table()
         return self._since_start(put_together(base, told.replaced, pa.concat_tables(rows)))
 
-    def _whole(self, keys: KeyRange, wanted: pa.Array) -> pa.Table:
-        return self._history.rows(keys, sorted(wanted.to_pylist()))
+    def _whole(self, keys: KeyRange, wanted: Sequence[str]) -> Iterator[pa.Table]:
+        """The histories of the keys, in order, some at a time: a key may have thousands of versions."""
+        for start in range(0, len(wanted), _HISTORIES_AT_ONCE):
+            some = wanted[start : start + _HISTORIES_AT_ONCE]
+            onward = wanted[start + _HISTORIES_AT_ONCE : start + _HISTORIES_AT_ONCE + 1]
+            piece = KeyRange(some[0] if start else keys.first, onward[0] if onward else keys.after)
+            yield self._history.rows(piece, some)
 
     def _since_start(self, rows: pa.Table) -> pa.Table:
         """A slice shows of the state at its end what was created in it."""
@@ -146,6 +159,7 @@ class _Resolution:
         """Keys in which something may have been created since the start are folded from all their history."""
         assert self._ref.start is not None  # noqa: S101  # so says the reference's text form
         delta = self._delta.rows(keys, self._only)
+        histories: Iterable[pa.Table] = [delta]
         if self._reading.plan.checkpoint is not None:
             side = self._side.rows(keys, self._only)
             created = pc.or_(pc.equal(delta["kind"], CREATED), pc.not_equal(delta["origin"], EVENT))
@@ -153,8 +167,9 @@ class _Resolution:
                 *pc.unique(delta.filter(created)["key"]).to_pylist(),
                 *pc.unique(side["key"]).to_pylist(),
             }
-            delta = self._history.rows(keys, sorted(touched)) if touched else SCHEMA.empty_table()
-        return bulkfold_all(delta, self._ref.start, self._ref.at)
+            histories = self._whole(keys, sorted(touched))
+        tables = [bulkfold_all(history, self._ref.start, self._ref.at) for history in histories]
+        return pa.concat_tables([view_schema(self._ref).empty_table(), *tables])
 
 
 # One key

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from moto.server import ThreadedMotoServer
 
-from snapengine import ranges
+from snapengine import ranges, resolver
 from snapengine.archive import reading, writing
 from snapengine.archiving import checkpoints, compaction, making
 from tests.servers import Endpoint
@@ -73,6 +73,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (ranges, "ROWS_AT_ONCE", 4),
         (ranges, "GROUP_ROWS", 2),
+        (resolver, "_HISTORIES_AT_ONCE", 1),
         (writing, "ROW_GROUP_ROWS", 2),
         (making, "OBSERVATION_ROWS", 5),
         (making, "RANGE_ROWS", 4),
