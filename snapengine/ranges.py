@@ -182,6 +182,7 @@ class Reading:
         self._prefix = ref.prefix
         self._reader: Reader | None = None
         self._tail: pa.Table | None = None
+        self._tail_by_key: pa.Table | None = None
         self._told: list[Told] = []
         self._listed: list[LogEntry] = []
         self._coming = {
@@ -247,10 +248,12 @@ class Reading:
         """The tail's observations of a range of keys, by the log's schema."""
         if self._tail is None:
             self._tail = pa.concat_tables([SCHEMA.empty_table(), *(one.rows for one in self.told())])
-            if keys != keys_below(self._prefix):
-                order = pc.sort_indices(self._tail, sort_keys=[("key", "ascending")])
-                self._tail = self._tail.take(order)
-        return self._tail if keys == keys_below(self._prefix) else in_range(self._tail, keys)
+        if keys == keys_below(self._prefix):
+            return self._tail
+        if self._tail_by_key is None:
+            order = pc.sort_indices(self._tail, sort_keys=[("key", "ascending")])
+            self._tail_by_key = self._tail.take(order)
+        return in_range(self._tail_by_key, keys)
 
     def tail_after(self, cover: Mapping[int, int]) -> pa.Table:
         """Those of the tail that `cover` does not cover."""

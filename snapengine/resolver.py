@@ -45,8 +45,8 @@ def resolve_ranges(
 ) -> Iterator[pa.Table]:
     """The same in order, range by range of keys, with only the columns asked for.
 
-    In memory are three ranges (`ROWS_AT_ONCE`), a row group of each file, what no segment has taken over yet of
-    the log, and the versions of some keys; not the bucket.
+    In memory are three ranges (`ROWS_AT_ONCE`), a row group of each file, what of the log no segment has
+    taken over, and the versions of some keys; not the bucket.
     """
     schema = view_schema(ref, columns)
     return by_ranges(sources, ref, epoch, lambda reading: _Resolution(reading, ref, schema, only).start)
