@@ -41,7 +41,7 @@ class RangedReader:
         read: ReadRange,
         size: int | None,
         key: str = "",
-        facts: Callable[[], ObjectFacts] | None = None,
+        facts: Callable[[], ObjectFacts | None] | None = None,
         max_bytes: int = MAX_HEADER_BYTES,
         max_requests: int = MAX_REQUESTS,
     ) -> None:

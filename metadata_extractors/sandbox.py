@@ -1,0 +1,354 @@
+"""Runs extractors in child processes that can be killed: no object harms the worker or the next object."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Final, Self, get_args
+
+import pyarrow as pa
+
+from metadata_extractors.base import BudgetSpent, Extraction, Outcome
+from metadata_extractors.ranged import MAX_HEADER_BYTES, RangedReader
+from metadata_extractors.registry import find_entry_point
+from metadata_extractors.wire import (
+    DATA,
+    EXTRACT,
+    FACTS,
+    READ,
+    READY,
+    REFUSED,
+    RESULT,
+    SETUP,
+    Closed,
+    TooLate,
+    TooMuch,
+    Wire,
+)
+from snapengine.errors import UsageError
+
+_START_SECONDS: Final = 60.0
+_MOST_RESULT: Final = 8 * 1024 * 1024
+_MOST_PROBLEMS: Final = 200
+_MOST_LETTERS: Final = 300
+_KEPT_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+_ONE_THREAD: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+"""Address space is what is limited, and every thread's stack and arena takes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one object may cost one extractor."""
+
+    memory_bytes: int = 1024 * 1024 * 1024
+    """Address space of the child, its libraries included (RLIMIT_AS)."""
+    cpu_seconds: float = 10.0
+    wall_seconds: float = 30.0
+    """Without the time that reading from S3 takes."""
+    header_bytes: int = MAX_HEADER_BYTES
+    objects: int = 10_000
+    """After so many a child is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorSpec:
+    """Which extractor, and the columns for it."""
+
+    name: str
+    target: str
+    """`module:factory`."""
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What is known of an extractor without importing it here."""
+
+    version: str
+    schema: pa.Schema
+
+
+def spec_of(name: str, columns: Sequence[str] | None = None) -> ExtractorSpec:
+    """Of an installed extractor. Raises `UsageError` if there is none of that name."""
+    return ExtractorSpec(name, find_entry_point(name).value, None if columns is None else tuple(columns))
+
+
+class _Ended(Exception):
+    """The child is no more; `again` if a fresh one may do better with the object."""
+
+    def __init__(self, outcome: Outcome, problem: str, again: bool) -> None:
+        super().__init__(problem)
+        self.outcome = outcome
+        self.again = again
+
+
+class Sandbox:
+    """One child process at a time, started when it is needed. Not for two threads at once: see `Sandboxes`.
+
+    The parent reads S3 and passes bytes on; it believes nothing that a child says without looking.
+    """
+
+    def __init__(self, specs: Sequence[ExtractorSpec], limits: Limits | None = None) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self._limits = limits or Limits()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wire: Wire | None = None
+        self._faces: dict[str, Face] = {}
+        self._served = 0
+        self.started = 0
+        """Children until now."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def faces(self) -> dict[str, Face]:
+        """Version and schema of each extractor, by name. Raises `UsageError` if one cannot be made."""
+        if not self._faces:
+            self._ready()
+        return self._faces
+
+    def extract(self, name: str, reader: RangedReader) -> Extraction:
+        """What the extractor finds; `failed` or `timeout` where it ends badly. What the reader raises (a
+        version that is gone, S3 that does not answer) is raised here: it is not the extractor's doing.
+
+        A child that dies of an object after it has served others is replaced, and the object tried once more:
+        so an outcome does not depend on what came before.
+        """
+        if name not in self._specs:
+            raise UsageError(f"This sandbox has no extractor {name!r}.")
+        while True:
+            used = self._served > 0 and self._process is not None
+            wire = self._ready()
+            try:
+                return self._ask(wire, name, reader)
+            except _Ended as ended:
+                self.close()
+                if not (ended.again and used):
+                    return Extraction(ended.outcome, problems=(str(ended),))
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Ends the child, whatever it does."""
+        process, wire = self._process, self._wire
+        self._process = self._wire = None
+        self._served = 0
+        if process is not None and wire is not None:
+            process.kill()
+            process.wait()
+            wire.close()
+
+    def _ready(self) -> Wire:
+        if self._wire is not None and self._served < self._limits.objects:
+            return self._wire
+        self.close()
+        child_in, outgoing = os.pipe()
+        incoming, child_out = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-B", "-P", "-m", "metadata_extractors.child"],
+            stdin=child_in,
+            stdout=child_out,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,  # a Ctrl-C is the parent's to handle
+        )
+        os.close(child_in)
+        os.close(child_out)
+        self._wire = wire = Wire(incoming, outgoing)
+        self.started += 1
+        specs = [asdict(spec) for spec in self._specs.values()]
+        setup = json.dumps({"extractors": specs, "memory_bytes": self._limits.memory_bytes}).encode()
+        deadline = time.monotonic() + _START_SECONDS
+        try:
+            wire.send(SETUP, setup, deadline)
+            kind, payload = wire.receive(_MOST_RESULT, deadline)
+        except (Closed, TooLate, TooMuch):
+            self.close()
+            kind, payload = REFUSED, b""
+        if kind != READY:
+            raise UsageError(
+                f"The extractors {', '.join(self._specs)} cannot be started in a child process. "
+                "`metadata_extractors.registry.make_extractor` says why."
+            )
+        self._faces = {
+            name: Face(told["version"], pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told["schema"]))))
+            for name, told in json.loads(payload).items()
+        }
+        return wire
+
+    def _ask(self, wire: Wire, name: str, reader: RangedReader) -> Extraction:
+        reader.begin_again()
+        answers = _Answers(reader, self._limits.header_bytes)
+        task = {
+            "extractor": name,
+            "key": reader.key,
+            "size": reader.size,
+            "max_bytes": min(self._limits.header_bytes, reader.max_bytes),
+            "cpu_seconds": self._limits.cpu_seconds,
+            "wall_seconds": self._limits.wall_seconds,
+        }
+        try:
+            told = self._talk(wire, json.dumps(task).encode(), answers)
+        except (Closed, TooLate, TooMuch) as why:
+            if answers.failure is not None:
+                raise answers.failure from None
+            raise self._ended(why) from None
+        if answers.failure is not None:
+            raise answers.failure
+        self._served += 1
+        return self._believed(told, name)
+
+    def _talk(self, wire: Wire, task: bytes, answers: _Answers) -> bytes:
+        """Answers until the result comes. Time counts while the child works, not while S3 is read."""
+        left = self._limits.wall_seconds + 1  # the child's own clock comes first
+        kind, payload = EXTRACT, task
+        while True:
+            since = time.monotonic()
+            wire.send(kind, payload, since + left)
+            asked, told = wire.receive(_MOST_RESULT, since + left)
+            left -= time.monotonic() - since
+            if asked == RESULT:
+                return told
+            if asked not in {READ, FACTS}:
+                raise TooMuch
+            kind, payload = answers.to(asked, told)
+
+    def _ended(self, why: Exception) -> _Ended:
+        """How the child came to its end, as an outcome."""
+        process = self._process
+        if isinstance(why, TooLate) or process is None:
+            return _Ended("timeout", f"took more than {self._limits.wall_seconds:g} s", again=False)
+        if isinstance(why, TooMuch):
+            return _Ended("failed", "the extractor's process said what it should not", again=False)
+        try:
+            number = -process.wait(5)
+        except subprocess.TimeoutExpired:
+            return _Ended("failed", "the extractor's process closed its pipes", again=True)
+        if number == signal.SIGXCPU:
+            text = f"took more than {self._limits.cpu_seconds:g} s of CPU time"
+            return _Ended("timeout", text, again=False)
+        if number == signal.SIGALRM:
+            return _Ended("timeout", f"took more than {self._limits.wall_seconds:g} s", again=False)
+        name = signal.Signals(number).name if number > 0 else f"exit code {-number}"
+        return _Ended("failed", f"the extractor's process died ({name})", again=True)
+
+    def _believed(self, told: bytes, name: str) -> Extraction:
+        """The child's result, if it is one."""
+        try:
+            (length,) = struct.unpack_from("<I", told)
+            head, row = json.loads(told[4 : 4 + length]), told[4 + length :]
+            outcome, problems = head["outcome"], head["problems"]
+            known = outcome in get_args(Outcome)
+            problems = tuple(str(problem)[:_MOST_LETTERS] for problem in problems[:_MOST_PROBLEMS])
+            values = _values(row, self._faces[name].schema) if row else {}
+            spent = bool(head["spent"])
+        except (ValueError, KeyError, TypeError, RecursionError, struct.error, pa.ArrowException, OSError):
+            known = False
+        if not known:
+            raise _Ended("failed", "the extractor's process said what it should not", again=False)
+        if spent:
+            raise _Ended("failed", problems[0], again=True)
+        return Extraction(outcome, values, problems)
+
+
+class _Answers:
+    """What the child may ask for, from the reader. Once that has failed, nothing more is read."""
+
+    def __init__(self, reader: RangedReader, most: int) -> None:
+        self._reader = reader
+        self._most = most
+        self.failure: Exception | None = None
+
+    def to(self, asked: bytes, told: bytes) -> tuple[bytes, bytes]:
+        """The answer's kind and payload."""
+        if self.failure is not None:
+            return REFUSED, b""
+        try:
+            return DATA, self._facts() if asked == FACTS else self._range(told)
+        except BudgetSpent:
+            return REFUSED, b""
+        except Exception as error:  # noqa: BLE001  # raised again when the child is done
+            self.failure = error
+            return REFUSED, b""
+
+    def _facts(self) -> bytes:
+        facts = self._reader.facts()
+        return json.dumps(None if facts is None else asdict(facts)).encode()
+
+    def _range(self, told: bytes) -> bytes:
+        start, end = struct.unpack("<QQ", told) if len(told) == 16 else (1, 0)
+        if start > end or end - start > self._most:
+            raise BudgetSpent("no range")
+        return self._reader.read(start, end)
+
+
+def _values(row: bytes, schema: pa.Schema) -> dict[str, object]:
+    with pa.ipc.open_stream(pa.py_buffer(row)) as stream:
+        if not stream.schema.equals(schema):
+            raise ValueError("another schema")
+        batch = stream.read_next_batch()
+    batch.validate(full=True)
+    if batch.num_rows != 1:
+        raise ValueError("not one row")
+    found: dict[str, object] = batch.to_pylist()[0]
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """No credentials, no settings; the parent's search path, for what is installed there."""
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    path = os.pathsep.join(os.path.realpath(entry) for entry in sys.path)
+    return kept | _ONE_THREAD | {"PYTHONPATH": path}
+
+
+class Sandboxes:
+    """So many children, each used by one thread at a time."""
+
+    def __init__(self, count: int, specs: Sequence[ExtractorSpec], limits: Limits | None = None) -> None:
+        self._all = [Sandbox(specs, limits) for _ in range(count)]
+        self._free: queue.LifoQueue[Sandbox] = queue.LifoQueue()
+        for sandbox in self._all:
+            self._free.put(sandbox)
+
+    @contextmanager
+    def one(self) -> Iterator[Sandbox]:
+        """A sandbox that nobody else has; waits for one."""
+        sandbox = self._free.get()
+        try:
+            yield sandbox
+        finally:
+            self._free.put(sandbox)
+
+    def close(self) -> None:
+        """Ends the children. Nobody may have one then."""
+        for sandbox in self._all:
+            sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.close()
