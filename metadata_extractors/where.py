@@ -10,11 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from metadata_extractors.closed_duckdb import check_names, closed_connection, fold, quoted, the_duckdb
 from metadata_extractors.where_names import (
     ALLOWED_CLASSES,
     ALLOWED_FUNCTIONS,
@@ -34,9 +32,6 @@ MAX_TEXT: Final = 2**20
 """Characters of a condition at most: room for some ten thousand keys in an `IN (...)`."""
 
 _SELECT: Final = "SELECT NULL WHERE "
-_DEPTH: Final = 120
-"""How deep expressions may nest: far less than Python's own recursion allows for reading the tree."""
-
 _PLACES: Final = re.compile(r'"query_location(?:_length)?":\d+,?')
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*(?:'|$)|(\$\w*\$).*?(?:\1|$)", re.DOTALL)
 
@@ -50,98 +45,9 @@ def checked(where: str, columns: pa.Schema) -> str:
     text = _plain_text(where)
     with closed_connection(threads=1) as connection:
         expression = _parsed(connection, text)
-        _walk(expression, text, tuple(columns.names))
+        _walk(expression, text, columns)
         _bind(connection, text, columns)
     return text
-
-
-@contextmanager
-def closed_connection(
-    files: Sequence[str] = (),
-    threads: int | None = None,
-    memory: str = "512MiB",
-    temporary: Path | None = None,
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory DuckDB that can read these local files and nothing else, not even Python's variables.
-
-    `memory` is a number with a unit (`800MiB`). What does not fit goes to the folder `temporary`, which
-    then holds values of the metadata until the connection closes; without one, the query fails instead.
-    """
-    duckdb = _duckdb()
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}.")
-    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", memory):
-        raise UsageError(f"memory must be a number with a unit, such as '800MiB', not {memory!r}.")
-    settings = {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "allow_community_extensions": "false",
-        "allow_persistent_secrets": "false",
-        "python_enable_replacements": "false",
-        "max_expression_depth": str(_DEPTH),
-        "memory_limit": memory,
-        "TimeZone": "UTC",
-        "temp_directory": str(temporary or ""),
-        **({} if threads is None else {"threads": str(threads)}),
-    }
-    connection = duckdb.connect(":memory:")
-    try:
-        for name, value in settings.items():
-            connection.execute(f"SET {name} = {_literal(value)}")
-        if files:
-            connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, files))}]")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        yield connection
-    finally:
-        connection.close()
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Raises `UsageError` where two columns cannot be told apart: in SQL, `a` and `A` are one name."""
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(_fold(name), name)
-        if other is not name:
-            raise UsageError(
-                f"The columns {other!r} and {name!r} are one name in SQL: leave one of them out."
-            )
-
-
-def quoted(name: str) -> str:
-    """A column's name as SQL has it, whatever it holds."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def run_failure(error: Exception) -> UsageError:
-    """How a condition that failed on the rows is told. DuckDB's own text quotes values: it is left out."""
-    duckdb = _duckdb()
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return UsageError(
-            "The query needs more memory than it may take: raise `memory`, or give `temporary`."
-        )
-    kind = type(error).__name__.removesuffix("Exception")
-    return UsageError(
-        f"The condition cannot be worked out for some row ({kind}): a value is out of range or of another form."
-        " Use TRY_CAST(... AS ...), or TRY(...), which give NULL there."
-    )
-
-
-def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError:
-        raise UsageError("duckdb is not installed. Run `pip install 'snapengine[sql]'`.") from None
-    return duckdb
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _fold(name: str) -> str:
-    """SQL compares names without regard to the case of ASCII letters."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _plain_text(where: str) -> str:
@@ -179,7 +85,7 @@ def _mask(quote: re.Match[str]) -> str:
 
 def _parsed(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     """The tree of the one expression that the text is, alone and in brackets."""
-    duckdb = _duckdb()
+    duckdb = the_duckdb()
     try:
         comment = next((at for at, kind in duckdb.tokenize(text) if kind == duckdb.token_type.comment), None)
     except (duckdb.Error, RuntimeError):
@@ -191,6 +97,7 @@ def _parsed(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     if tree["error"]:
         said = str(tree.get("error_message", "")).split("\n")[0]
         what = "it nests too deeply" if "depth" in said else "its syntax is wrong"
+        what = "there is a second statement" if "SELECT statements" in said else what
         _refuse(what, text, _place(tree.get("position"), text))
     statements = tree["statements"]
     if len(statements) != 1:
@@ -207,7 +114,7 @@ def _parsed(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
 
 
 def _serialized(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
-    duckdb = _duckdb()
+    duckdb = the_duckdb()
     try:
         row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0]
     except duckdb.Error as error:
@@ -242,9 +149,9 @@ def _characters(text: str, offset: int) -> int:
     return len(text.encode()[:offset].decode(errors="ignore"))
 
 
-def _walk(expression: dict[str, Any], text: str, names: tuple[str, ...]) -> None:
+def _walk(expression: dict[str, Any], text: str, columns: pa.Schema) -> None:
     """Refuses whatever is not listed, wherever it stands in the tree."""
-    known = {_fold(name) for name in names}
+    known = {fold(field.name): field for field in columns}
     waiting: list[Any] = [expression]
     while waiting:
         found = waiting.pop()
@@ -252,27 +159,29 @@ def _walk(expression: dict[str, Any], text: str, names: tuple[str, ...]) -> None
             waiting.extend(found)
         elif isinstance(found, dict):
             if "class" in found:
-                _one(found, text, names, known)
+                _one(found, text, known)
             elif str(found.get("type", "")).endswith("_NODE"):
                 _refuse("it holds a query", text)
             waiting.extend(found.values())
 
 
-def _one(found: dict[str, Any], text: str, names: tuple[str, ...], known: set[str]) -> None:
+def _one(found: dict[str, Any], text: str, known: dict[str, pa.Field]) -> None:
     kind = str(found["class"])
     place = _place(found.get("query_location"), text)
     if kind not in ALLOWED_CLASSES:
         _refuse(WHY_CLASSES.get(kind, f"{kind.lower()} may not stand in it"), text, place)
     if kind == "OPERATOR" and found["type"] not in ALLOWED_OPERATORS:
         _refuse(f"{str(found['type']).lower()} may not stand in it", text, place)
-    if kind == "TYPE" and (_fold(str(found.get("type_name"))) not in ALLOWED_TYPES or _qualified(found)):
+    if kind == "TYPE" and (fold(str(found.get("type_name"))) not in ALLOWED_TYPES or _qualified(found)):
         _refuse(f"the type {found.get('type_name')!r} may not stand in it", text, place)
     if kind == "CAST" and "type_expr" not in found:
         raise UsageError("This duckdb is too old to check a condition with: duckdb 2.0 or later is needed.")
     if kind == "FUNCTION":
         _function(found, text, place)
     if kind == "COLUMN_REF":
-        _column(found, text, place, names, known)
+        _column(found, text, place, known)
+    if kind in {"COMPARISON", "BETWEEN"} or found["type"] == "COMPARE_IN":
+        _compared(found, text, place, known)
 
 
 def _qualified(found: dict[str, Any]) -> bool:
@@ -294,38 +203,49 @@ def _function(found: dict[str, Any], text: str, place: int | None) -> None:
         _refuse(
             "aggregates, and their DISTINCT, FILTER and ORDER BY, are of many rows, not of one", text, place
         )
-    if _fold(name) not in ALLOWED_FUNCTIONS:
-        why = next((why for pattern, why in WHY_FUNCTIONS if re.fullmatch(pattern, _fold(name))), "")
-        near = difflib.get_close_matches(_fold(name), ALLOWED_FUNCTIONS, n=1)
+    if fold(name) not in ALLOWED_FUNCTIONS:
+        why = next((why for pattern, why in WHY_FUNCTIONS if re.fullmatch(pattern, fold(name))), "")
+        near = difflib.get_close_matches(fold(name), ALLOWED_FUNCTIONS, n=1)
         hint = why or (f"did you mean {near[0]!r}?" if near else "it is none of those allowed")
         _refuse(f"the function {name!r} may not stand in it: {hint}", text, place)
 
 
-def _column(
-    found: dict[str, Any], text: str, place: int | None, names: tuple[str, ...], known: set[str]
-) -> None:
+def _column(found: dict[str, Any], text: str, place: int | None, known: dict[str, pa.Field]) -> None:
     name = str(found["column_names"][0])
-    if _fold(name) in known:
+    if fold(name) in known:
         return
-    if _fold(name) in CHANGING:
+    if fold(name) in CHANGING:
         _refuse(
             f"{name} changes from day to day or from caller to caller; write the value itself", text, place
         )
-    folded = {_fold(column): column for column in names}
-    near = difflib.get_close_matches(_fold(name), folded, n=3)
-    hint = (
-        f"did you mean {' or '.join(quoted(folded[one]) for one in near)}?"
-        if near
-        else "text is in single quotes"
-    )
+    near = difflib.get_close_matches(fold(name), known, n=3)
+    hint = "text is in single quotes"
+    if near:
+        hint = f"did you mean {' or '.join(quoted(known[one].name) for one in near)}?"
     _refuse(f"there is no column {name!r} ({hint})", text, place)
+
+
+def _compared(found: dict[str, Any], text: str, place: int | None, known: dict[str, pa.Field]) -> None:
+    """DuckDB would read every text as a number, and fail at the first that is none."""
+    sides = [
+        *found.get("children", ()),
+        *(found.get(name) for name in ("left", "right", "input", "lower", "upper")),
+    ]
+    sides = [side for side in sides if isinstance(side, dict)]
+    numbers = [side for side in sides if side.get("literal", {}).get("kind") in {"INTEGER", "NUMERIC"}]
+    for side in sides:
+        field = known.get(fold(str(side["column_names"][0]))) if side["class"] == "COLUMN_REF" else None
+        if numbers and field is not None and str(field.type) in {"string", "large_string"}:
+            _refuse(
+                f"{field.name} is text, and is compared with a number; put that in single quotes", text, place
+            )
 
 
 def _bind(connection: duckdb.DuckDBPyConnection, text: str, columns: pa.Schema) -> None:
     """Lets DuckDB say, over a row of nulls, whether the types fit and the answer is a boolean."""
     import pyarrow as pa
 
-    duckdb = _duckdb()
+    duckdb = the_duckdb()
     check_names(columns.names)
     try:
         one = pa.table([pa.nulls(1, field.type) for field in columns], names=columns.names)

@@ -1,0 +1,113 @@
+"""A DuckDB that is closed to the world: it reads the files it is given by name, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from snapengine.errors import UsageError
+
+if TYPE_CHECKING:
+    import duckdb
+
+_DEPTH: Final = 120
+"""How deep expressions may nest: far less than Python's own recursion allows for reading the tree."""
+
+
+@contextmanager
+def closed_connection(
+    files: Sequence[str] = (),
+    threads: int | None = None,
+    memory: str = "512MiB",
+    temporary: Path | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB that can read these local files and nothing else, not even Python's variables.
+
+    `memory` is a number with a unit (`800MiB`). What does not fit goes to the folder `temporary`, which
+    then holds values of the metadata until the connection closes; without one, the query fails instead.
+    """
+    duckdb = the_duckdb()
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}.")
+    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", memory):
+        raise UsageError(f"memory must be a number with a unit, such as '800MiB', not {memory!r}.")
+    settings = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "allow_community_extensions": "false",
+        "allow_persistent_secrets": "false",
+        "python_enable_replacements": "false",
+        "max_expression_depth": str(_DEPTH),
+        "memory_limit": memory,
+        "TimeZone": "UTC",
+        "temp_directory": str(temporary or ""),
+        **({} if threads is None else {"threads": str(threads)}),
+    }
+    connection = duckdb.connect(":memory:")
+    try:
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = {literal(value)}")
+        if files:
+            connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection
+    finally:
+        connection.close()
+
+
+def arrow_table(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
+    """All rows of a query as a `pyarrow.Table`."""
+    return connection.sql(sql).to_arrow_table()
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises `UsageError` where two columns cannot be told apart: in SQL, `a` and `A` are one name."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(fold(name), name)
+        if other is not name:
+            raise UsageError(
+                f"The columns {other!r} and {name!r} are one name in SQL: leave one of them out."
+            )
+
+
+def quoted(name: str) -> str:
+    """A column's name as SQL has it, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def run_failure(error: Exception) -> UsageError:
+    """How a condition that failed on the rows is told. DuckDB's own text quotes values: it is left out."""
+    duckdb = the_duckdb()
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return UsageError(
+            "The query needs more memory than it may take: raise `memory`, or give `temporary`."
+        )
+    kind = type(error).__name__.removesuffix("Exception")
+    return UsageError(
+        f"The condition cannot be worked out for some row ({kind}): a value is out of range or is no such."
+        " Use TRY_CAST(... AS ...), or TRY(...), which give NULL there."
+    )
+
+
+def the_duckdb() -> Any:
+    """The module. Raises `UsageError` where it is not installed."""
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError("duckdb is not installed. Run `pip install 'snapengine[sql]'`.") from None
+    return duckdb
+
+
+def literal(text: str) -> str:
+    """Text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def fold(name: str) -> str:
+    """SQL compares names without regard to the case of ASCII letters."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
