@@ -8,7 +8,7 @@ from typing import Final, cast
 from warnings import WarningMessage
 
 import pyarrow as pa
-from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 
 from metadata_extractors.base import Extraction, Prefix, Reader
 from metadata_extractors.dicom_columns import Column, plan_columns
@@ -35,6 +35,7 @@ from metadata_extractors.ranged import from_front
 
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _SIGNED: Final = b"\x01"
+_CHARACTER_SET: Final = 0x00080005
 
 MAX_VALUE_BYTES: Final = 1024 * 1024
 """Of text and numbers: a hostile list of millions costs seconds."""
@@ -105,6 +106,8 @@ def _value(header: Header, column: Column) -> tuple[object, str]:
     try:
         if column.as_json:
             return _json(element, header), ""
+        if column.tag == _CHARACTER_SET and not isinstance(element, RawDataElement):
+            return _character_sets(element), ""
         if not isinstance(element, RawDataElement):
             return None, "a sequence, where the dictionary has a value"
         found, wrong = _values(element, header, column)
@@ -117,6 +120,13 @@ def _value(header: Header, column: Column) -> tuple[object, str]:
     if len(found) == 1:
         return found[0], wrong
     return _one_of_several(found, column)
+
+
+def _character_sets(element: DataElement) -> list[str | None] | None:
+    """The values of SpecificCharacterSet, which pydicom converts when it meets it."""
+    written = [element.value] if element.VM <= 1 else list(element.value)
+    names = [str(name or "").strip(" \0") or None for name in written]
+    return names if any(names) else None
 
 
 def _one_of_several(found: list[object], column: Column) -> tuple[object, str]:

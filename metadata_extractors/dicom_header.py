@@ -88,12 +88,13 @@ def may_be_dicom(head: bytes) -> bool:
 
 
 def _begins_like_a_dataset(data: bytes) -> bool:
-    """Whether a file without preamble may be DICOM: a known element of group 0002 or 0008 comes first."""
+    """Whether a file without preamble may be DICOM: a known element of group 0002 or 0008, or the
+    group's length (element 0000), comes first."""
     if len(data) < 8:
         return False
     for order in "<>":
         group, element = struct.unpack(order + "HH", data[:4])
-        if group in {0x0002, 0x0008} and dictionary_has_tag(group << 16 | element):
+        if group in {0x0002, 0x0008} and (element == 0 or dictionary_has_tag(group << 16 | element)):
             implicit_length = struct.unpack("<L", data[4:8])[0]
             return data[4:6] in ENCODED_VR or (order == "<" and implicit_length <= 1024)
     return False

@@ -204,6 +204,18 @@ def test_a_file_without_preamble_is_read_if_it_has_a_sop_class() -> None:
     assert extract(body[start:], ["Modality"]).values == {"Modality": "MR"}
 
 
+def test_a_file_without_preamble_may_begin_with_the_length_of_its_group() -> None:
+    body = dicom(pixels=False, Modality="MR", syntax=ImplicitVRLittleEndian)
+    start = body.index(struct.pack("<HHL", 0x0008, 0x0016, 26))
+    length = struct.pack("<HHLL", 0x0008, 0x0000, 4, 100)
+    assert extract(length + body[start:], ["Modality"]).values == {"Modality": "MR"}
+
+
+def test_the_character_sets_are_a_column_too() -> None:
+    found = extract(dicom(SpecificCharacterSet=["", "ISO 2022 IR 87"]), ["SpecificCharacterSet"])
+    assert found == Extraction("ok", {"SpecificCharacterSet": [None, "ISO 2022 IR 87"]})
+
+
 @pytest.mark.parametrize("name", ["photo.jpg", "table.csv"])
 def test_other_objects_are_known_as_such_by_their_first_bytes(name: str) -> None:
     first = {"photo.jpg": b"\xff\xd8\xff\xe0\0\x10JFIF", "table.csv": b"id,age\n1,63\n"}[name]
