@@ -13,15 +13,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Final, Self, get_args
 
 import pyarrow as pa
 
 from metadata_extractors.base import BudgetSpent, Extraction, Outcome
-from metadata_extractors.ranged import MAX_HEADER_BYTES, RangedReader
-from metadata_extractors.registry import find_entry_point
+from metadata_extractors.limits import ExtractorSpec, Face, Limits, spec_of
+from metadata_extractors.ranged import RangedReader
 from metadata_extractors.wire import (
     DATA,
     EXTRACT,
@@ -38,6 +38,8 @@ from metadata_extractors.wire import (
 )
 from snapengine.errors import UsageError
 
+__all__ = ["ExtractorSpec", "Face", "Limits", "Sandbox", "Sandboxes", "spec_of"]
+
 _START_SECONDS: Final = 60.0
 _MOST_RESULT: Final = 8 * 1024 * 1024
 _MOST_PROBLEMS: Final = 200
@@ -50,43 +52,6 @@ _ONE_THREAD: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 """Address space is what is limited, and every thread's stack and arena takes of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one object may cost one extractor."""
-
-    memory_bytes: int = 1024 * 1024 * 1024
-    """Address space of the child, its libraries included (RLIMIT_AS)."""
-    cpu_seconds: float = 10.0
-    wall_seconds: float = 30.0
-    """Without the time that reading from S3 takes."""
-    header_bytes: int = MAX_HEADER_BYTES
-    objects: int = 10_000
-    """After so many a child is replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractorSpec:
-    """Which extractor, and the columns for it."""
-
-    name: str
-    target: str
-    """`module:factory`."""
-    columns: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """What is known of an extractor without importing it here."""
-
-    version: str
-    schema: pa.Schema
-
-
-def spec_of(name: str, columns: Sequence[str] | None = None) -> ExtractorSpec:
-    """Of an installed extractor. Raises `UsageError` if there is none of that name."""
-    return ExtractorSpec(name, find_entry_point(name).value, None if columns is None else tuple(columns))
 
 
 class _Ended(Exception):
@@ -165,19 +130,8 @@ class Sandbox:
         if self._wire is not None and self._served < self._limits.objects:
             return self._wire
         self.close()
-        child_in, outgoing = os.pipe()
-        incoming, child_out = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-B", "-P", "-m", "metadata_extractors.child"],
-            stdin=child_in,
-            stdout=child_out,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,  # a Ctrl-C is the parent's to handle
-        )
-        os.close(child_in)
-        os.close(child_out)
-        self._wire = wire = Wire(incoming, outgoing)
+        self._process, self._wire = _spawned()
+        wire = self._wire
         self.started += 1
         specs = [asdict(spec) for spec in self._specs.values()]
         setup = json.dumps({"extractors": specs, "memory_bytes": self._limits.memory_bytes}).encode()
@@ -262,7 +216,7 @@ class Sandbox:
             head, row = json.loads(told[4 : 4 + length]), told[4 + length :]
             outcome, problems = head["outcome"], head["problems"]
             known = outcome in get_args(Outcome)
-            problems = tuple(str(problem)[:_MOST_LETTERS] for problem in problems[:_MOST_PROBLEMS])
+            problems = tuple(" ".join(str(p).split())[:_MOST_LETTERS] for p in problems[:_MOST_PROBLEMS])
             values = _values(row, self._faces[name].schema) if row else {}
             spent = bool(head["spent"])
         except (ValueError, KeyError, TypeError, RecursionError, struct.error, pa.ArrowException, OSError):
@@ -315,6 +269,28 @@ def _values(row: bytes, schema: pa.Schema) -> dict[str, object]:
         raise ValueError("not one row")
     found: dict[str, object] = batch.to_pylist()[0]
     return found
+
+
+def _spawned() -> tuple[subprocess.Popen[bytes], Wire]:
+    child_in, outgoing = os.pipe()
+    incoming, child_out = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-B", "-P", "-m", "metadata_extractors.child"],
+            stdin=child_in,
+            stdout=child_out,
+            stderr=subprocess.DEVNULL,  # what libraries print may hold values
+            env=_environment(),
+            start_new_session=True,  # a Ctrl-C is the parent's to handle
+        )
+    except OSError:
+        os.close(outgoing)
+        os.close(incoming)
+        raise
+    finally:
+        os.close(child_in)
+        os.close(child_out)
+    return process, Wire(incoming, outgoing)
 
 
 def _environment() -> dict[str, str]:

@@ -263,6 +263,20 @@ def test_hostile_dicom_files_end_within_the_limits(
     assert goes_on(sandbox)
 
 
+def test_no_value_of_a_patient_comes_with_a_failure(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+    for deed in ("raise", "exit", "lie", "write_file", "print", "leave"):
+        found = extract(sandbox, deed)
+        said += found.problems
+    damaged = dicom(pixels=False, PatientName=SECRET) + explicit(0x00280010, "US", b"\1")[:-1]
+    said += sandbox.extract("dicom", reader(damaged)).problems
+    said += [*capfd.readouterr(), caplog.text]
+    assert len(said) > 6
+    assert SECRET not in " ".join(said)
+
+
 def test_rows_are_those_that_are_read_without_a_sandbox() -> None:
     with Sandbox([spec_of("dicom")]) as sandbox:
         for path in FILES[::6]:

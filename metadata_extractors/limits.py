@@ -1,0 +1,48 @@
+"""Which extractors a child process is to run, and what one object may cost it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from metadata_extractors.ranged import MAX_HEADER_BYTES
+from metadata_extractors.registry import find_entry_point
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one object may cost one extractor."""
+
+    memory_bytes: int = 1024 * 1024 * 1024
+    """Address space of the child, its libraries included (RLIMIT_AS)."""
+    cpu_seconds: float = 10.0
+    wall_seconds: float = 30.0
+    """Without the time that reading from S3 takes."""
+    header_bytes: int = MAX_HEADER_BYTES
+    objects: int = 10_000
+    """After so many a child is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorSpec:
+    """Which extractor, and the columns for it."""
+
+    name: str
+    target: str
+    """`module:factory`."""
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What is known of an extractor without importing it here."""
+
+    version: str
+    schema: pa.Schema
+
+
+def spec_of(name: str, columns: Sequence[str] | None = None) -> ExtractorSpec:
+    """Of an installed extractor. Raises `UsageError` if there is none of that name."""
+    return ExtractorSpec(name, find_entry_point(name).value, None if columns is None else tuple(columns))
