@@ -78,7 +78,8 @@ def main() -> None:
         assert kind == SETUP  # noqa: S101  # our own parent
         setup = json.loads(payload)
         extractors = _made(setup["extractors"])
-        told = {name: _face(extractor) for name, extractor in extractors.items()}
+        schemas = {name: extractor.schema for name, extractor in extractors.items()}
+        told = {name: _face(extractors[name].version, schema) for name, schema in schemas.items()}
         _lock(setup["memory_bytes"])
         wire.send(READY, json.dumps(told).encode())
         while True:
@@ -88,7 +89,8 @@ def main() -> None:
             asking = _Asking(wire, task["wall_seconds"])
             _limit_cpu(task["cpu_seconds"])
             asking.start()
-            result = _result(extractors[task["extractor"]], task, asking, setup["memory_bytes"])
+            name = task["extractor"]
+            result = _result(extractors[name], schemas[name], task, asking, setup["memory_bytes"])
             asking.stop()
             wire.send(RESULT, result)
     except Closed:
@@ -113,9 +115,8 @@ def _made(specs: list[dict[str, Any]]) -> dict[str, Extractor]:
     return found
 
 
-def _face(extractor: Extractor) -> dict[str, str]:
-    schema = base64.b64encode(extractor.schema.serialize().to_pybytes()).decode()
-    return {"version": extractor.version, "schema": schema}
+def _face(version: str, schema: pa.Schema) -> dict[str, str]:
+    return {"version": version, "schema": base64.b64encode(schema.serialize().to_pybytes()).decode()}
 
 
 def _lock(memory_bytes: int) -> None:
@@ -146,7 +147,9 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), hard))
 
 
-def _result(extractor: Extractor, task: Mapping[str, Any], asking: _Asking, memory_bytes: int) -> bytes:
+def _result(
+    extractor: Extractor, schema: pa.Schema, task: Mapping[str, Any], asking: _Asking, memory_bytes: int
+) -> bytes:
     reader = RangedReader(asking.read, task["size"], task["key"], asking.facts, max_bytes=task["max_bytes"])
     spent = False
     row = b""
@@ -155,7 +158,7 @@ def _result(extractor: Extractor, task: Mapping[str, Any], asking: _Asking, memo
         if found.outcome not in _CHILD_OUTCOMES:
             found = Extraction("failed", problems=("the extractor gives an outcome that there is not",))
         if found.outcome in {"ok", "partial"}:
-            row = _row(found.values, extractor.schema)
+            row = _row(found.values, schema)
     except (MemoryError, pa.ArrowMemoryError):
         spent = True
         found = Extraction("failed", problems=(f"needs more than {memory_bytes // 2**20} MiB of memory",))
@@ -169,13 +172,8 @@ def _result(extractor: Extractor, task: Mapping[str, Any], asking: _Asking, memo
 
 
 def _row(values: Mapping[str, object], schema: pa.Schema) -> bytes:
-    """One row as an Arrow stream. Raises where a value is none of its column's type."""
-    arrays = [pa.array([values.get(field.name)], field.type) for field in schema]
-    batch = pa.record_batch(arrays, schema=schema)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_batch(batch)
-    found: bytes = sink.getvalue().to_pybytes()
+    """One row as an Arrow record batch, without its schema. Raises where a value is none of its type."""
+    found: bytes = pa.RecordBatch.from_pylist([dict(values)], schema=schema).serialize().to_pybytes()
     return found
 
 
