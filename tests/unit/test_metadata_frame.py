@@ -239,6 +239,15 @@ def serve(monkeypatch: pytest.MonkeyPatch, engine: Engine, versions: dict[str, b
     monkeypatch.setattr(engine, "read", read)
 
 
+@pytest.mark.parametrize("name", ["dicom", "images", "nifti", "object", "parquet"])
+def test_every_extractor_gives_frames_whose_types_do_not_depend_on_the_objects(name: str) -> None:
+    objects: dict[str, bytes | Exception] = {"a": dicom(Modality="CT"), "b": b"GIF89a" + bytes(30), "c": b""}
+    some, none = metadata_frame(FakeView(objects), name), metadata_frame(FakeView({}), name)
+    assert len(some) == 3
+    assert some.dtypes.to_dict() == none.dtypes.to_dict()
+    assert set(some["outcome"]) <= {"ok", "failed", "not_matched"}
+
+
 # The registry
 
 
