@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from secrets import token_hex
 from typing import Protocol
 
 from snapengine.archive.roots import Root
@@ -82,12 +83,12 @@ def remember_root(tools: RootTools, bucket: str, url: str) -> BucketConfig:
             raise Refused(
                 f"Bucket {bucket} is not registered any more. Run `snapengine enable-bucket {bucket}`."
             )
-        if now.archive == url:
+        if now.archive == url and now.archive_id is not None:
             return now
         if now.archive is not None and not same_root(tools, now.archive, url):
             raise Refused(f"The archive of bucket {bucket} is at {now.archive} by now, not at {url}.")
         check_root(tools, url)
-        ours = replace(now, archive=now.archive or url)
+        ours = replace(now, archive=now.archive or url, archive_id=now.archive_id or token_hex(8))
         tools.store.put_config(ours)
         return ours
 

@@ -202,6 +202,8 @@ class BucketConfig:
     """The first listing of all versions, UTC milliseconds; history is complete from its end on."""
     archive: str | None = None
     """The archive's root, `s3://…` or `file://…`, once there is one."""
+    archive_id: str | None = None
+    """Drawn when this table began to archive the bucket there: no other table may go on with it."""
     keep_days: int | None = None
     """After so many days what is archived leaves the table; None: it stays for ever."""
 

@@ -15,10 +15,10 @@ from snapengine.archive.roots import Root
 from snapengine.archive.schemas import OBJECT_ROWS, OBSERVATION_ROWS
 from snapengine.archiving import paths
 from snapengine.archiving.policy import SETTLED_MS
-from snapengine.archiving.publishing import publish, write_sorted
-from snapengine.buckets.tools import Tools
+from snapengine.archiving.publishing import publish, retire, write_sorted
+from snapengine.archiving.tools import ArchiveTools
 from snapengine.bulkfold import VIEW_SCHEMA
-from snapengine.errors import UsageError
+from snapengine.errors import ArchiveDamaged, UsageError
 from snapengine.instants import render
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.observation_codec import SCHEMA
@@ -30,7 +30,12 @@ _TIMES = pa.schema([SCHEMA.field(name) for name in ("key", "event_time", "page_t
 
 
 async def checkpoint(
-    tools: Tools, root: Root, bucket: str, *, at: int | None = None, renew: Callable[[], None] = lambda: None
+    tools: ArchiveTools,
+    root: Root,
+    bucket: str,
+    *,
+    at: int | None = None,
+    renew: Callable[[], None] = lambda: None,
 ) -> Checkpoint | None:
     """Make a checkpoint at the last archived epoch, unless there is the same. None where none can be made:
     nothing is archived yet, the baseline had not ended at that epoch, or another made it meanwhile.
@@ -42,7 +47,7 @@ async def checkpoint(
 
 
 def make_checkpoint(
-    tools: Tools, root: Root, bucket: str, at: int | None, renew: Callable[[], None]
+    tools: ArchiveTools, root: Root, bucket: str, at: int | None, renew: Callable[[], None]
 ) -> Checkpoint | None:
     archive = tools.archive(bucket)
     epoch = tools.store.epoch(bucket, archive.last_epoch) if archive.last_epoch else None
@@ -85,11 +90,28 @@ def make_checkpoint(
         OBSERVATION_ROWS,
     )
     made = replace(made, files=(*objects, *side))
+    for file in made.files:
+        renew()
+        tools.reader(root.url).check(file)
     renew()  # who was thought dead may find the files swept
     return made if publish(root, tools.store, bucket, made) else None
 
 
-def _later_histories(tools: Tools, ref: SnapshotRef, epoch: Epoch) -> Iterator[pa.Table]:
+def drop_damaged(tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[], None]) -> list[Checkpoint]:
+    """Retire the checkpoints of which a file is not as it was written; which those were."""
+    dropped: list[Checkpoint] = []
+    for standing in tools.archive(bucket).checkpoints:
+        try:
+            for file in standing.files:
+                renew()
+                tools.reader(root.url).check(file)
+        except ArchiveDamaged:
+            retire(tools.store, bucket, standing, tools.clock())
+            dropped.append(standing)
+    return dropped
+
+
+def _later_histories(tools: ArchiveTools, ref: SnapshotRef, epoch: Epoch) -> Iterator[pa.Table]:
     """All observations of the keys of which one is of an event or a page after the checkpoint's instant."""
 
     def begin(reading: Reading) -> Fold:

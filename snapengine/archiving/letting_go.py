@@ -105,7 +105,8 @@ class _LettingGo:
         due = self._tools.clock() - LEAVE_MS
         ripe = max((epoch for epoch, time in state.marks if time <= due), default=0)
         if ripe > state.stubbed:
-            await asyncio.to_thread(self._mark, ripe)
+            # Read back once more: what becomes a stub is in the archive alone from then on.
+            await asyncio.to_thread(self._mark, ripe, phase="stub ")
             async with self._tools.log() as log:
                 await self._stub(log, state.stubbed, ripe)
         return self._done
@@ -117,13 +118,15 @@ class _LettingGo:
 
     # Segments
 
-    def _mark(self, to: int, *, check: bool = True) -> None:
+    def _mark(self, to: int, *, check: bool = True, phase: str = "") -> None:
         """Have every segment say that items of it may be missing, once it has been read back."""
         now = self._tools.clock()
         bodies = {from_json(body).name: body for body in self._store.manifests(self._bucket)}
         archive = archive_of([from_json(body) for body in bodies.values()])
         if check:
-            self._check([s for s in archive.segments if s.first <= to and s.last > self._state.stubbed])
+            self._check(
+                [s for s in archive.segments if s.first <= to and s.last > self._state.stubbed], phase
+            )
         for segment in [s for s in archive.segments if s.first <= to and s.leaving_since is None]:
             self._renew()
             if not self._store.put_manifest(
@@ -135,19 +138,17 @@ class _LettingGo:
                 raise self._changed()
         self._sure(self._tools.archive(self._bucket), to)
 
-    def _check(self, segments: Sequence[Segment]) -> None:
-        """Read back those that were not yet. Raises `ArchiveDamaged`."""
+    def _check(self, segments: Sequence[Segment], phase: str) -> None:
+        """Read back those that were not yet, in this phase. Raises `ArchiveDamaged`."""
         state = self._state
         reader = self._tools.reader(self._root.url)
-        checked = {s.name: _proof(s) for s in segments if state.checked.get(s.name) == _proof(s)}
         for segment in segments:
-            if segment.name in checked:
+            if state.checked.get(phase + segment.name) == _proof(segment):
                 continue
             for file in segment.files:
                 self._renew()
                 reader.check(file)
-            checked[segment.name] = _proof(segment)
-            state.checked = checked
+            state.checked[phase + segment.name] = _proof(segment)
             self._save()
 
     def _sure(self, archive: Archive, to: int) -> None:

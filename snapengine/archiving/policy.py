@@ -64,7 +64,8 @@ def to_put_together(segments: Sequence[Segment], now: int) -> list[list[Segment]
     for _, same in groupby(standing, key=lambda s: (_period(s.last_time, now), s.leaving_since is None)):
         run: list[Segment] = []
         for segment in same:
-            if run and sum(s.rows for s in run) + segment.rows > MOST_ROWS:
+            follows = bool(run) and segment.first == run[-1].last + 1  # two archivers may have overlapped
+            if run and (not follows or sum(s.rows for s in run) + segment.rows > MOST_ROWS):
                 groups.append(run)
                 run = []
             run.append(segment)

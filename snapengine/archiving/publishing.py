@@ -7,11 +7,11 @@ from secrets import token_hex
 
 import pyarrow as pa
 
-from snapengine.archive.manifest import ArchiveFile, Manifest, Role, retired, to_json
+from snapengine.archive.manifest import ArchiveFile, Manifest, Role, from_json, retired, to_json
 from snapengine.archive.roots import Root
 from snapengine.archive.writing import FileWriter
 from snapengine.archiving import paths
-from snapengine.ports import Registry
+from snapengine.ports import LogReader, Registry
 
 
 class Series:
@@ -82,6 +82,19 @@ def publish(root: Root, registry: Registry, bucket: str, manifest: Manifest) -> 
     body = to_json(manifest)
     root.put_bytes(f"{paths.copies(bucket, manifest.name)}{token_hex(4)}.json", body.encode())
     return registry.put_manifest(bucket, manifest.name, body)
+
+
+def put_back_copies(log: LogReader, root: Root, bucket: str) -> int:
+    """Write a copy of each standing manifest that has none any more; how many."""
+    there = {stored.path for stored in root.paths(f"{bucket}/manifests/")}
+    put = 0
+    for body in log.manifests(bucket):
+        manifest = from_json(body)
+        start = paths.copies(bucket, manifest.name)
+        if manifest.retired_at is None and not any(path.startswith(start) for path in there):
+            root.put_bytes(f"{start}{token_hex(4)}.json", body.encode())
+            put += 1
+    return put
 
 
 def retire(registry: Registry, bucket: str, manifest: Manifest, now: int) -> bool:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from itertools import islice
+from secrets import token_hex
 from typing import Any, Final, Literal
 
 from snapengine.archive.manifest import Manifest, Segment, to_json
 from snapengine.archive_root import bucket_of, check_root, root_is_watched
 from snapengine.archiving.letting_go import begin_after
+from snapengine.archiving.registry import keep_registry
 from snapengine.archiving.salvage import Salvage, read_epochs, salvage
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import ArchiveDamaged, Refused
@@ -142,7 +144,13 @@ def _reported(tools: ArchiveTools, saved: dict[str, Any], url: str) -> Rebuilt:
         raise _another(tools, body["bucket"], body["root"])
     if tools.store.config(body["bucket"]) is None:
         tools.store.put_config(BucketConfig(**json.loads(str(saved["config"]))))
+    _take_over(tools, url, body["bucket"])
     return Rebuilt(**{**body, "remarks": tuple(body["remarks"]), "resumed": True})
+
+
+def _take_over(tools: ArchiveTools, url: str, bucket: str) -> None:
+    """The archive is the new table's: an archiver of the old one, if it still runs, is refused by now."""
+    keep_registry(tools.store, tools.root(url), bucket, tools.archive(bucket).last_epoch)
 
 
 def _another(tools: ArchiveTools, bucket: str, root: object) -> Refused:
@@ -166,8 +174,9 @@ class _Rebuild:
         self._state: dict[str, str | int] = {
             "root": url,
             "segments": blake2b(names.encode(), digest_size=16).hexdigest(),
-            "next": found.highest + max(JUMP, (began - found.last.last_time) // _FASTEST_MS),
+            "next": found.highest + JUMP + (began - found.last.last_time) // _FASTEST_MS,
             "began": began,
+            "archive_id": token_hex(8),
             "epochs": 0,
         }
 
@@ -188,6 +197,7 @@ class _Rebuild:
         self._state["config"] = json.dumps(asdict(self._config()))
         await asyncio.to_thread(self._save)
         await asyncio.to_thread(self._store.put_config, self._config())
+        await asyncio.to_thread(_take_over, self._tools, self._url, self._bucket)
         return report
 
     def _save(self) -> None:
@@ -265,6 +275,7 @@ class _Rebuild:
         return replace(
             config,
             archive=self._url,
+            archive_id=str(self._state["archive_id"]),
             streams=max(config.streams, *(stream + 1 for stream in found.last.cover)),
             baseline_started=started,
             baseline_ended=ended,

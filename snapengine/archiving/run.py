@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 from snapengine.archive.manifest import Checkpoint, Segment
 from snapengine.archive.roots import Root
-from snapengine.archiving.checkpoints import checkpoint
+from snapengine.archiving.checkpoints import checkpoint, drop_damaged
 from snapengine.archiving.compaction import compact
 from snapengine.archiving.leasing import Renew, at_work
 from snapengine.archiving.letting_go import LetGo, let_go, mark_what_left
 from snapengine.archiving.making import Show
 from snapengine.archiving.policy import checkpoint_due, thinned
-from snapengine.archiving.publishing import retire
-from snapengine.archiving.registry import keep_registry
+from snapengine.archiving.publishing import put_back_copies, retire
+from snapengine.archiving.registry import claim, keep_registry
 from snapengine.archiving.segments import MAX_ROWS, make_segments, prepared_root
 from snapengine.archiving.sweeping import GRACE_MS, ORPHAN_MS, Swept, sweep_orphans, sweep_retired
 from snapengine.archiving.tools import ArchiveTools
-from snapengine.errors import UsageError
+from snapengine.errors import ArchiveDamaged, UsageError
 from snapengine.lease import ENABLE, Lease
 
 ORPHANS_EVERY_MS = 6 * 3_600_000
@@ -81,9 +81,10 @@ async def archive_bucket(
     if keep_days is not None and keep_days < 0:
         raise UsageError(f"keep_days={keep_days}: it must be 1 or more, or 0 to keep all.")
     root = await asyncio.to_thread(prepared_root, tools, bucket)
-    if keep_days is not None:
-        await asyncio.to_thread(_remember_days, tools, bucket, keep_days or None)
     async with at_work(tools, bucket) as renew:
+        await asyncio.to_thread(_claim, tools, root, bucket)
+        if keep_days is not None:
+            await asyncio.to_thread(_remember_days, tools, bucket, keep_days or None)
         made = await asyncio.to_thread(
             make_segments,
             tools,
@@ -94,13 +95,14 @@ async def archive_bucket(
             progress=progress,
             renew=renew,
         )
+        await asyncio.to_thread(_keep_registry, tools, root, bucket, renew)
         point = None
         if checkpoints or checkpoint_now:
             point = await _checkpoint(tools, root, bucket, renew, now=checkpoint_now)
         longer = await compact(tools, root, bucket, renew=renew) if compaction else []
         gone = await _let_go(tools, root, bucket, renew)
         swept = await _sweep(tools, root, bucket, renew)
-        await asyncio.to_thread(keep_registry, tools.store, root, bucket)
+        await asyncio.to_thread(_keep_registry, tools, root, bucket, renew)
         return await asyncio.to_thread(_report, tools, root, bucket, made, point, longer, gone, swept)
 
 
@@ -161,6 +163,16 @@ def enabled_buckets(tools: ArchiveTools) -> list[str]:
     return [config.bucket for config in tools.store.buckets() if config.enabled]
 
 
+def _claim(tools: ArchiveTools, root: Root, bucket: str) -> None:
+    claim(tools.store, root, bucket, tools.archive(bucket).last_epoch)
+
+
+def _keep_registry(tools: ArchiveTools, root: Root, bucket: str, renew: Renew) -> None:
+    last = tools.archive(bucket).last_epoch
+    renew()
+    keep_registry(tools.store, root, bucket, last)
+
+
 def _remember_days(tools: ArchiveTools, bucket: str, keep_days: int | None) -> None:
     with Lease(tools.store, bucket, ENABLE, tools.clock):
         config = tools.store.config(bucket)
@@ -175,7 +187,12 @@ async def _checkpoint(
     before = await asyncio.to_thread(tools.archive, bucket)
     made = None
     if now or checkpoint_due(before):
-        made = await checkpoint(tools, root, bucket, renew=renew)
+        try:
+            made = await checkpoint(tools, root, bucket, renew=renew)
+        except ArchiveDamaged:  # perhaps of one that it began at: segments tell all that a checkpoint does
+            if not await asyncio.to_thread(drop_damaged, tools, root, bucket, renew):
+                raise
+            made = await checkpoint(tools, root, bucket, renew=renew)
     after = await asyncio.to_thread(tools.archive, bucket)
     for old in thinned(after.checkpoints, tools.clock()):
         await asyncio.to_thread(retire, tools.store, bucket, old, tools.clock())
@@ -197,6 +214,7 @@ async def _sweep(tools: ArchiveTools, root: Root, bucket: str, renew: Renew) -> 
     now = tools.clock()
     if saved is not None and int(saved["at"]) > now - ORPHANS_EVERY_MS:
         return swept
+    await asyncio.to_thread(put_back_copies, tools.store, root, bucket)
     orphans = await sweep_orphans(tools, root, bucket, ORPHAN_MS, renew)
     await asyncio.to_thread(tools.store.save_progress, bucket, _SWEEP, {"at": now})
     return Swept(swept.files + orphans.files, swept.bytes + orphans.bytes, swept.manifests)

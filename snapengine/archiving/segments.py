@@ -39,7 +39,7 @@ def prepared_root(tools: ArchiveTools, bucket: str) -> Root:
     if config is None:
         raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
     url = archive_root(tools, config)
-    if config.archive is None:
+    if config.archive is None or config.archive_id is None:
         url = remember_root(tools, bucket, url).archive or url
     return tools.root(url)
 

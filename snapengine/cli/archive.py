@@ -163,22 +163,24 @@ class _Command:
     def _round(self) -> list[ArchiveReport]:
         """One on each bucket. One's failure is not the next one's; without `--every`, it is the end's."""
         reports: list[ArchiveReport] = []
-        failures: list[tuple[str, SnapEngineError]] = []
+        failures: list[tuple[str, Exception]] = []
         buckets = self._buckets()
         for bucket in buckets:
             try:
                 reports.append(self._archive(bucket))
-            except SnapEngineError as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, the other buckets have their turns
                 failures.append((bucket, error))
                 continue
             _show(self._out, reports[-1])
-        lasting = [error for _, error in failures if not isinstance(error, TryAgain | Busy)]
+        lasting = [error for _, error in failures if not isinstance(error, TryAgain | Busy | OSError)]
         if failures and (self._interval is None or len(lasting) == len(buckets)):
             for bucket, failure in failures[1:]:
-                self._out.warn(f"Bucket {bucket} was not archived either ({failure.code}): {failure}")
+                self._out.warn(f"Bucket {bucket} was not archived either ({_code(failure)}): {failure}")
             raise failures[0][1]
         for bucket, failure in failures:
-            self._out.warn(f"The round on {bucket} ended early ({failure.code}): {failure} The next goes on.")
+            self._out.warn(
+                f"The round on {bucket} ended early ({_code(failure)}): {failure} The next goes on."
+            )
         return reports
 
     def _buckets(self) -> Sequence[str]:
@@ -202,7 +204,7 @@ class _Command:
                     text = f"Archiving {bucket}: {progress.step} {progress.rows:,} observations"
                     display.update(task, description=text, completed=progress.rows, total=progress.of)
 
-            return asyncio.run(
+            report = asyncio.run(
                 archive_bucket(
                     self._engine,
                     bucket,
@@ -213,6 +215,16 @@ class _Command:
                     progress=show,
                 )
             )
+        if self._checkpoint is When.NOW and report.checkpoint is None:
+            self._out.warn(
+                f"No checkpoint of {bucket} was made: its baseline has not ended, or the last archived epoch "
+                "has one."
+            )
+        return report
+
+
+def _code(error: Exception) -> str:
+    return error.code if isinstance(error, SnapEngineError) else type(error).__name__
 
 
 def _show(out: Output, report: ArchiveReport) -> None:

@@ -168,7 +168,8 @@ def make(folder: Path) -> None:
         config = engine.store.config(BUCKET)
         assert config is not None
         engine.store.put_config(replace(config, archive="file:///archive"))  # where it was made tells nothing
-        keep_registry(engine.store, engine.root(f"file://{folder.resolve()}"), BUCKET)
+        root = engine.root(f"file://{folder.resolve()}")
+        keep_registry(engine.store, root, BUCKET, engine.archive(BUCKET).last_epoch)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_on_sqlite_with_an_archive(record_property: Report) -> None:
     say(record_property, tally, held)
     assert tally.total() >= (70_000 if LONG else 4_000)
     for work in ("checkpoints", "dropped checkpoints", "compactions", "let go"):
-        assert held[work] >= 20, held
+        assert held[work] >= 5, held
 
 
 @pytest.fixture
