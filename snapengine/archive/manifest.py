@@ -1,12 +1,12 @@
 """PURE: what the archive consists of. A file counts once a manifest that names it is committed to the table.
 
-    <root>/<bucket>/observations/epochs=<first>_<last>/{regular,irregular}-<nonce>-<n>.parquet
-    <root>/<bucket>/epochs/epochs=<first>_<last>/epochs-<nonce>-<n>.parquet
-    <root>/<bucket>/objects/checkpoint=<at>_<epoch>/part-<nonce>-<n>.parquet
-    <root>/<bucket>/histories/checkpoint=<at>_<epoch>/side-<nonce>-<n>.parquet
-    <root>/<bucket>/listed/<listing>/part-<n>-<nonce>.parquet  a listing that went straight to Parquet
-    <root>/<bucket>/manifests/<name of the manifest>-<nonce>.json  a copy, for the day the table is lost
-    <root>/<bucket>/registry.json  what else the table knows of the bucket, and whose the archive is
+<root>/<bucket>/observations/epochs=<first>_<last>/{regular,irregular}-<nonce>-<n>.parquet
+<root>/<bucket>/epochs/epochs=<first>_<last>/epochs-<nonce>-<n>.parquet
+<root>/<bucket>/objects/checkpoint=<at>_<epoch>/part-<nonce>-<n>.parquet
+<root>/<bucket>/histories/checkpoint=<at>_<epoch>/side-<nonce>-<n>.parquet
+<root>/<bucket>/listed/<listing>/part-<n>-<nonce>.parquet  a listing that went straight to Parquet
+<root>/<bucket>/manifests/<name of the manifest>-<nonce>.json  a copy, for the day the table is lost
+<root>/<bucket>/registry.json  what else the table knows of the bucket, and whose the archive is
 """
 
 from __future__ import annotations
