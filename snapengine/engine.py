@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -314,8 +315,9 @@ class Engine:
         now."""
         if not isinstance(prefix, str):
             raise UsageError(f"prefix={prefix!r}: it is text; leave it out for the whole bucket.")
-        self._checked  # noqa: B018  # raises for a table that is missing or too new
-        config = self.store.config(bucket)
+        _, config, cut = self._at_once(
+            lambda: self._checked, lambda: self.store.config(bucket), lambda: self._epoch(bucket, epoch)
+        )
         if config is None:
             raise BucketNotEnabled(
                 f"Bucket {checked_bucket(bucket)} is not enabled in {self.settings.store}. "
@@ -334,8 +336,14 @@ class Engine:
             )
         if config.archive is not None:
             self._archives[bucket] = config.archive
-        cut = self._epoch(bucket, epoch)
         return View(self, SnapshotRef(bucket, watched, at, cut.number, start, versions), cut)
+
+    def _at_once(self, *calls: Callable[[], Any]) -> list[Any]:
+        """What several questions to the table give, asked together where it is far; errors in their order."""
+        if isinstance(self.store, SQLiteStore):
+            return [call() for call in calls]
+        with ThreadPoolExecutor(len(calls), thread_name_prefix="snapengine-ask") as pool:
+            return [coming.result() for coming in [pool.submit(call) for call in calls]]
 
     def _epoch(self, bucket: str, wanted: EpochInput) -> Epoch:
         found: Epoch | None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pyarrow as pa
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -229,9 +230,11 @@ def _many(make: Callable[[int], str], numbers: range) -> pa.Table:
     return version_table([_row(make(n), f"v{n}") for n in numbers])
 
 
-def test_many_rows_are_put_into_many_as_few_are() -> None:
+@pytest.mark.parametrize("every", [1, 25, 1000])
+def test_rows_are_put_in_alike_however_many_they_are(every: int) -> None:
     base = _many(lambda n: f"{n:06d}", range(5000))
-    rows = _many(lambda n: f"{n:06d}+", range(4000))
-    replaced = pa.array([f"{n:06d}" for n in range(0, 5000, 2)] + rows["key"].to_pylist(), pa.string())
+    rows = _many(lambda n: f"{n:06d}+", range(0, 5000, every))
+    gone = [f"{n:06d}" for n in range(0, 5000, 2 * every)]
+    replaced = pa.array(gone + rows["key"].to_pylist(), pa.string())
     keys = put_together(base, replaced, rows)["key"].to_pylist()
-    assert keys == sorted([*(f"{n:06d}" for n in range(1, 5000, 2)), *rows["key"].to_pylist()])
+    assert keys == sorted({*base["key"].to_pylist(), *rows["key"].to_pylist()} - set(gone))
