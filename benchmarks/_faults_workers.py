@@ -235,6 +235,8 @@ def _restart(stage: Stage, table: Server, queue: Server, rounds: int, seed: int)
     references = References(stage.make_engine, seed)
     workers = [stage.worker() for _ in range(2)]
     load.more(10)
+    store = stage.make_engine().store
+    wait_until(lambda: store.newest_epoch(histories[0].bucket) is not None, "an epoch was cut", 60)
     for number in range(rounds):
         for server in (table, queue):
             references.take(histories[number % 2])
