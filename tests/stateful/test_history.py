@@ -19,6 +19,7 @@ from snapengine import ranges, resolver
 from snapengine.archive import reading, writing
 from snapengine.archiving import checkpoints, compaction, making
 from tests.servers import Endpoint
+from tests.stateful.archived import ArchivedHistory
 from tests.stateful.backends import Backend, dynamodb, sqlite
 from tests.stateful.checks import Checks
 from tests.stateful.history import histories_on
@@ -48,7 +49,9 @@ def play(backend: Backend, histories: int, *, archived: bool = False) -> tuple[C
         phases=[Phase.generate] if os.environ.get("NOSHRINK") else [Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(histories_on(backend, tally, held, archived=archived), settings=profile)
+    run_state_machine_as_test(
+        histories_on(backend, tally, held, ArchivedHistory if archived else None), settings=profile
+    )
     return tally, held
 
 
