@@ -1,4 +1,4 @@
-"""A history with an archiver at it, at any moment: segments, checkpoints, compaction, sweeping, letting go."""
+"""A history with an archiver at it, at any moment: archiving, checkpoints, compaction, and letting go."""
 
 from __future__ import annotations
 
