@@ -25,12 +25,12 @@ from urllib.parse import parse_qs, urlsplit
 import aiobotocore.httpsession
 import botocore.httpsession
 
-from ingest_worker import logs
-from ingest_worker.signals import run_until_told
 from ingest_worker.worker import Options, Worker
 from snapengine.buckets.baseline import run_baseline
 from snapengine.buckets.reconcile import run_reconcile
 from snapengine.engine import Engine
+from snapengine.workers import logs
+from snapengine.workers.signals import run_until_told
 
 When = Literal["before", "during", "after"]
 

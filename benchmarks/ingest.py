@@ -25,11 +25,9 @@ import pyarrow as pa
 
 from benchmarks._dynamodb import BUCKET, add_endpoint_option, dynamodb_local, fresh_table, table_of
 from benchmarks.harness import Figure, Result, Target, alternate, median_ratio, positive, timed, undisturbed
-from ingest_worker.consumer import IN_HAND
 from ingest_worker.metrics import Metrics
 from ingest_worker.records import parse_message
-from ingest_worker.sqs import BATCH
-from ingest_worker.writer import Message, Writer
+from ingest_worker.writer import Writer
 from snapengine.engine import Engine, wall_clock
 from snapengine.instants import render
 from snapengine.log import StreamWriter
@@ -38,6 +36,8 @@ from snapengine.observation_codec import MAX_ROWS, decode
 from snapengine.ports import LogStore
 from snapengine.stores import dynamodb_codec as codec
 from snapengine.stores.dynamodb_log import BATCH_ITEMS, CONCURRENCY
+from snapengine.workers.consumer import IN_HAND
+from snapengine.workers.sqs import BATCH, Message
 
 LOT = 4 * BATCH
 """Messages between which other tasks have their turn: a worker has four polls open."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from ingest_worker import logs
 from ingest_worker.archiving import fields_of
-from ingest_worker.failures import plain
 from ingest_worker.lambda_handler import Context
 from snapengine.archiving.run import archive_bucket, enabled_buckets
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.engine import Engine
 from snapengine.errors import Busy, TryAgain, UsageError
+from snapengine.workers import logs
+from snapengine.workers.failures import plain
 
 RESERVE: Final = 10.0
 """Seconds before the function's timeout at which the round under way is given up."""

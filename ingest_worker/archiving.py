@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ingest_worker import logs
-from ingest_worker.failures import plain
 from ingest_worker.metrics import Metrics
 from snapengine.archiving.run import ArchiveReport, archive_forever
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import Busy
+from snapengine.workers import logs
+from snapengine.workers.failures import plain
 
 
 async def archive_rounds(

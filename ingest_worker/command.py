@@ -65,9 +65,9 @@ def worker(
             "--archive is for a worker that goes on: without --once, or run `snapengine archive`."
         )
     try:
-        from ingest_worker import logs
-        from ingest_worker.signals import run_until_told
         from ingest_worker.worker import Options, Worker
+        from snapengine.workers import logs
+        from snapengine.workers.signals import run_until_told
     except ModuleNotFoundError as error:
         raise UsageError(
             f"The worker needs {error.name}: install its extra, `pip install 'snapengine[worker]'`."

@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
-from ingest_worker import logs
-from ingest_worker.epochs import Epochs
 from ingest_worker.metrics import Metrics
 from ingest_worker.records import parse_message
-from ingest_worker.writer import Log, Message, Writer
+from ingest_worker.writer import Log, Writer
 from snapengine.engine import Engine
 from snapengine.errors import MalformedMessage, UsageError
 from snapengine.log import Committed, StreamWriter
 from snapengine.ports import Clock, LogStore
+from snapengine.workers import logs
+from snapengine.workers.epochs import Epochs
+from snapengine.workers.sqs import Message
 
 COMMIT_RESERVE: Final = 3.0
 """Seconds before the function's timeout at which messages not yet committed are given up."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Histogram
 
 from ingest_worker.envelopes import TEST_EVENT
 from snapengine.model import Observation
+from snapengine.workers.metrics import WorkerMetrics
 
 Step = Literal[
     "registry", "receive", "commit", "delete", "visibility", "set-aside", "epoch", "watermark", "archive"
@@ -21,44 +22,29 @@ MAX_TYPES: Final = 50
 _FLUSH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class Metrics:
+class Metrics(WorkerMetrics):
     """One per process. Buckets are labels only once something was committed for them."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.received = self._counter("messages_received", "Messages received, each time they come.")
-        self.left = self._counter("messages_left", "Messages left in the queue, to come again.")
-        self.malformed = self._counter("messages_malformed", "Messages that can't be parsed.")
-        self.set_aside = self._counter("messages_set_aside", "Messages sent on to the dead-letter queue.")
-        self.deleted = self._counter("messages_deleted", "Messages deleted from their queue.")
-        self.tests = self._counter("test_events", "Test events that S3 sent.")
-        self.observations = self._counter("observations", "Observations committed.", "bucket")
-        self.duplicates = self._counter("duplicates", "Of these, the same again within some 50,000.")
-        self.batches = self._counter("batches", "Batches committed.")
-        self.epochs = self._counter("epochs", "Epochs cut.", "bucket")
-        self.lag = self._gauge(
+        super().__init__("snapengine_worker", get_args(Step))
+        self.tests = self.counter("test_events", "Test events that S3 sent.")
+        self.observations = self.counter("observations", "Observations committed.", "bucket")
+        self.duplicates = self.counter("duplicates", "Of these, the same again within some 50,000.")
+        self.batches = self.counter("batches", "Batches committed.")
+        self.lag = self.gauge(
             "lag_seconds", "When the last batch was committed: how long ago its newest event was.", "bucket"
         )
-        self.behind = self._gauge(
+        self.behind = self.gauge(
             "behind_seconds", "How far the lowest caught-up watermark of its buckets lies in the past."
         )
-        self.in_flight = self._gauge("in_flight_messages", "Messages received and not yet dealt with.")
         self.flush = Histogram(
             "snapengine_worker_flush_seconds",
             "How long the commit of a batch took.",
             buckets=_FLUSH_SECONDS,
             registry=self.registry,
         )
-        self._unknown = self._counter("unknown_types", "Events that tell of no fact.", "type")
+        self._unknown = self.counter("unknown_types", "Events that tell of no fact.", "type")
         self._types: set[str] = set()
-        failures = self._counter("failures", "What failed, each time.", "step")
-        self._failures = {step: failures.labels(step) for step in get_args(Step)}
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"snapengine_worker_{name}", text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"snapengine_worker_{name}", text, labels, registry=self.registry)
 
     def no_fact(self, event_type: str) -> None:
         """A record that holds no observation."""
@@ -71,9 +57,6 @@ class Metrics:
             self._types.add(event_type)
         self._unknown.labels(event_type).inc()
 
-    def failed(self, step: Step) -> None:
-        self._failures[step].inc()
-
     def committed(self, bucket: str, observations: Sequence[Observation], duplicates: int, now: int) -> None:
         """A batch, at least one observation, committed at `now` (UTC milliseconds)."""
         self.batches.inc()
@@ -82,12 +65,5 @@ class Metrics:
         newest = max(o.event_time for o in observations)
         self.lag.labels(bucket).set(max(0, now - newest) / 1000)
 
-    def watch_in_flight(self, count: Callable[[], int]) -> None:
-        self.in_flight.set_function(count)
-
     def watch_behind(self, seconds: Callable[[], float]) -> None:
         self.behind.set_function(seconds)
-
-    def text(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self.registry)

@@ -10,13 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from ingest_worker import logs
-from ingest_worker.failures import plain
 from ingest_worker.metrics import Metrics
-from ingest_worker.sqs import Backlog
 from ingest_worker.watermark import CONFIRM, Reading, caught_up, instant_of_request, surely_ours
-from ingest_worker.writer import Message
 from snapengine.ports import Clock, LogStore
+from snapengine.workers import logs
+from snapengine.workers.failures import plain
+from snapengine.workers.sqs import Backlog, Message
 
 EVERY: Final = 10.0
 """Seconds between two looks at least. A long poll has to come back in between, which takes up to 20 s where
@@ -33,7 +32,7 @@ _STILL_HIDDEN: Final = 0.9
 
 
 class Queue(Protocol):
-    """`ingest_worker.sqs.SQSQueue`. Its methods raise nothing but `SnapEngineError`."""
+    """`snapengine.workers.sqs.SQSQueue`. Its methods raise nothing but `SnapEngineError`."""
 
     name: str
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
-from ingest_worker.writer import Message
+from snapengine.workers.sqs import Message
 
 CONFIRM: Final = 60.0
 """Seconds between the look that a watermark comes from and the look that confirms it."""

@@ -9,21 +9,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ingest_worker import logs
 from ingest_worker.consumer import Consumer
-from ingest_worker.epochs import Epochs
-from ingest_worker.failures import plain
-from ingest_worker.http import served
 from ingest_worker.metrics import Metrics
 from ingest_worker.queue_watch import QueueWatch
-from ingest_worker.readiness import StoreCheck
-from ingest_worker.sqs import SQSQueue
 from ingest_worker.targets import Target, targets
 from snapengine.engine import Engine
 from snapengine.errors import NotFound, SchemaTooNew, SnapEngineError, TryAgain
 from snapengine.log import StreamWriter
 from snapengine.model import BucketConfig
 from snapengine.ports import LogStore
+from snapengine.workers import logs
+from snapengine.workers.epochs import Epochs
+from snapengine.workers.failures import plain
+from snapengine.workers.http import served
+from snapengine.workers.readiness import StoreCheck
+from snapengine.workers.sqs import SQSQueue
 
 REFRESH: Final = 30.0
 """Seconds after which the registry is read again: for buckets newly enabled, and for those no more."""

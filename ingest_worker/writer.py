@@ -14,9 +14,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from ingest_worker import logs
-from ingest_worker.backoff import delays
-from ingest_worker.failures import plain
 from ingest_worker.metrics import Metrics
 from ingest_worker.records import Parsed
 from snapengine.errors import BucketNotEnabled, NotFound, Refused, TryAgain
@@ -24,6 +21,10 @@ from snapengine.log import Committed
 from snapengine.model import Observation
 from snapengine.observation_codec import MAX_ROWS
 from snapengine.ports import Clock
+from snapengine.workers import logs
+from snapengine.workers.backoff import delays
+from snapengine.workers.failures import plain
+from snapengine.workers.sqs import Message
 
 MAX_AGE: Final = 0.2
 """Seconds that an observation waits for company at most."""
@@ -33,28 +34,6 @@ COMMITS_AT_ONCE: Final = 4
 
 _OUTAGES: Final = (TryAgain, Refused, NotFound)
 """Errors that no message is to blame for: the store is away, throttles, denies, or has lost its table."""
-
-
-class Message:
-    """A queue's message in hand, until all that it says is committed or it is left to come again."""
-
-    __slots__ = ("extended", "id", "left", "open", "receipt", "sent", "settled", "shared")
-
-    def __init__(self, message_id: str, receipt: str = "", extended: float = 0.0, sent: int = 0) -> None:
-        self.id = message_id
-        self.receipt = receipt
-        self.extended = extended
-        """By the loop's clock: when its visibility was last extended, or it was received."""
-        self.sent = sent
-        """UTC milliseconds by SQS's clock; 0 if unknown."""
-        self.settled = False
-        """Whether it has been dealt with, so that SQS may have been asked to delete it."""
-        self.shared = False
-        """Whether it is or was in other hands too: it came before, or was not hidden all the time."""
-        self.open = 0
-        """Its observations that are not committed yet."""
-        self.left = False
-        """Whether it was given up: it is then never settled, whatever else of it gets committed."""
 
 
 Item = tuple[Message, Observation]

@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 
-from ingest_worker.logs import JSONFormatter
-from ingest_worker.sqs import Attributes, Backlog, Failure
-from ingest_worker.writer import Message
 from snapengine.errors import Unreachable
 from snapengine.log import EpochCutter
 from snapengine.model import Observation
@@ -25,6 +22,8 @@ from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import Database
 from snapengine.stores.sqlite_log import SQLiteLog
 from snapengine.testing.store_contract import BUCKET, T, config
+from snapengine.workers.logs import JSONFormatter
+from snapengine.workers.sqs import Attributes, Backlog, Failure, Message
 
 TEST_EVENT = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET})
 NOT_JSON = '{"Records": [{"key": "Doe^Jane"'

@@ -29,8 +29,8 @@ from tests.worker_fakes import NOT_JSON, now, until
 from tests.worker_house import AT_A_STEP, House, Process, Start, starting, state, wait_until
 
 QUICK = """
-import ingest_worker.consumer, ingest_worker.queue_watch as watch
-ingest_worker.consumer.LONG_POLL = 1
+import snapengine.workers.consumer, ingest_worker.queue_watch as watch
+snapengine.workers.consumer.LONG_POLL = 1
 watch.EVERY, watch.CONFIRM, watch.APART = 0.1, 1.0, 300
 """
 """Python that has a worker look more often than it would, and wait for less."""
@@ -58,7 +58,7 @@ def start(house: House, tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `QUICK`, in this process."""
-    monkeypatch.setattr("ingest_worker.consumer.LONG_POLL", 1)
+    monkeypatch.setattr("snapengine.workers.consumer.LONG_POLL", 1)
     for name, value in {"EVERY": 0.1, "CONFIRM": 1.0, "APART": 300}.items():
         monkeypatch.setattr(f"ingest_worker.queue_watch.{name}", value)
 

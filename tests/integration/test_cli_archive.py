@@ -369,7 +369,7 @@ def test_the_handler_makes_its_engine_from_the_environment(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive_handler, "_environment", None)
-    monkeypatch.setattr("ingest_worker.logs.configure", lambda: None)
+    monkeypatch.setattr("snapengine.workers.logs.configure", lambda: None)
     done = archive_handler.handler({"source": "aws.scheduler"}, Context())
     assert done["scans"]["observations"] == 71
     assert archive_handler._environment is not None

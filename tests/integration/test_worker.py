@@ -38,7 +38,7 @@ def cloud() -> Iterator[DevCloud]:
 @pytest.fixture
 def house(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     """On the embedded cloud's queues, with a store in SQLite."""
-    monkeypatch.setattr("ingest_worker.consumer.LAST_POLL", 1)
+    monkeypatch.setattr("snapengine.workers.consumer.LAST_POLL", 1)
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
     return House(cloud.environment(), f"sqlite:///{tmp_path / 'log.db'}")
@@ -128,7 +128,7 @@ STEPS = [
     "snapengine.stores.sqlite_log.SQLiteLog.put_by_key",
     "snapengine.stores.sqlite_log.SQLiteLog.mark_done",
     "snapengine.stores.sqlite_log.SQLiteLog.put_epoch",
-    "ingest_worker.sqs.SQSQueue.delete",
+    "snapengine.workers.sqs.SQSQueue.delete",
 ]
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from ingest_worker.consumer import Consumer
-from ingest_worker.failures import plain
 from ingest_worker.metrics import Metrics
 from snapengine.errors import NotFound, Unreachable
 from snapengine.log import StreamWriter
 from snapengine.testing.store_contract import T
+from snapengine.workers.failures import plain
 from tests.contract.lossy import LossyStore
 from tests.worker_fakes import NOT_JSON, TEST_EVENT, FakeQueue, Gate, Lines, Store, body, gone, record, until
 
@@ -26,7 +26,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
             yield 0.01
 
     monkeypatch.setattr("ingest_worker.writer.delays", pauses)
-    monkeypatch.setattr("ingest_worker.consumer.delays", pauses)
+    monkeypatch.setattr("snapengine.workers.consumer.delays", pauses)
 
 
 @pytest.fixture

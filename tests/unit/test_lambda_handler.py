@@ -170,7 +170,7 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SQLite
     """A function whose environment is new, and its store."""
     monkeypatch.setenv("SNAPENGINE_STORE", f"sqlite:///{tmp_path / 'log.db'}")
     monkeypatch.setattr(lambda_handler, "_environment", None)
-    monkeypatch.setattr("ingest_worker.logs.configure", lambda: None)  # caplog has the root logger here
+    monkeypatch.setattr("snapengine.workers.logs.configure", lambda: None)  # caplog has the root logger here
     store = SQLiteStore(Database(str(tmp_path / "log.db")))
     store.create()
     store.put_config(config())

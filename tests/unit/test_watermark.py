@@ -15,16 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest_worker.consumer import Consumer
-from ingest_worker.epochs import Epochs
 from ingest_worker.metrics import Metrics
 from ingest_worker.queue_watch import QueueWatch, is_of
-from ingest_worker.sqs import Backlog
 from ingest_worker.targets import targets
 from ingest_worker.watermark import Reading, caught_up, instant_of_request, surely_ours, vouched
-from ingest_worker.writer import Message
 from snapengine.errors import NotFound, Unreachable
 from snapengine.log import StreamWriter
 from snapengine.testing.store_contract import BUCKET, T, config
+from snapengine.workers.epochs import Epochs
+from snapengine.workers.sqs import Backlog, Message
 from tests.worker_fakes import NOT_JSON, FakeQueue, Gate, Lines, Store, body, gone, now, until
 
 GOOD = Reading(taken=100.0, asked=T, visible=0, in_flight=0, delayed=0, ours=0, oldest=None, dead=0)
@@ -316,12 +315,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         while True:
             yield 0.01
 
-    for module in ("consumer", "writer", "epochs"):
-        monkeypatch.setattr(f"ingest_worker.{module}.delays", pauses)
+    for module in ("snapengine.workers.consumer", "ingest_worker.writer", "snapengine.workers.epochs"):
+        monkeypatch.setattr(f"{module}.delays", pauses)
     monkeypatch.setattr("ingest_worker.queue_watch.EVERY", 0.01)
     monkeypatch.setattr("ingest_worker.queue_watch.CONFIRM", 0.1)
     monkeypatch.setattr("ingest_worker.queue_watch.APART", 1)
-    monkeypatch.setattr("ingest_worker.epochs.PACE", 20)
+    monkeypatch.setattr("snapengine.workers.epochs.PACE", 20)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from ingest_worker.epochs import Epochs
 from ingest_worker.metrics import Metrics
 from snapengine.errors import Unreachable
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.ports import LogStore
 from snapengine.testing.store_contract import BUCKET, entry, observation
+from snapengine.workers.epochs import Epochs
 from tests.contract.lossy import LossyStore
 from tests.worker_fakes import Lines, Store, now, until
 
@@ -25,7 +25,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         while True:
             yield 0.01
 
-    monkeypatch.setattr("ingest_worker.epochs.delays", pauses)
+    monkeypatch.setattr("snapengine.workers.epochs.delays", pauses)
 
 
 @pytest.fixture

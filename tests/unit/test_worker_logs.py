@@ -12,15 +12,15 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from ingest_worker import logs
 from ingest_worker.command import worker
 from ingest_worker.envelopes import shown
-from ingest_worker.failures import plain
 from ingest_worker.metrics import Metrics, Step
 from ingest_worker.records import parse_message
 from ingest_worker.targets import targets
 from snapengine.errors import BucketNotEnabled, MalformedMessage, Unreachable, UsageError
 from snapengine.testing.store_contract import config
+from snapengine.workers import logs
+from snapengine.workers.failures import plain
 from tests.worker_fakes import body
 
 

@@ -11,12 +11,13 @@ import pytest
 
 from ingest_worker.metrics import MAX_TYPES, Metrics
 from ingest_worker.records import parse_message
-from ingest_worker.writer import Log, Message, Writer
+from ingest_worker.writer import Log, Writer
 from snapengine.errors import PermissionMissing, Unreachable
 from snapengine.log import Committed, StreamWriter
 from snapengine.model import Observation
 from snapengine.observation_codec import MAX_ROWS
 from snapengine.testing.store_contract import BUCKET, T
+from snapengine.workers.sqs import Message
 from tests.contract.lossy import LossyStore
 from tests.worker_fakes import TEST_EVENT, Gate, Lines, Store, body, record, until
 

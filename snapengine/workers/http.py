@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from ingest_worker import logs
-from ingest_worker.metrics import Metrics
 from snapengine.errors import UsageError
+from snapengine.workers import logs
+from snapengine.workers.metrics import WorkerMetrics
 
 
 @asynccontextmanager
 async def served(
-    host: str, port: int, metrics: Metrics, troubles: Callable[[], Awaitable[list[str]]]
+    host: str, port: int, metrics: WorkerMetrics, troubles: Callable[[], Awaitable[list[str]]]
 ) -> AsyncIterator[int]:
     """Serve within; gives the port, which for 0 is any that is free. Raises `UsageError` if it is taken.
 

@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from ingest_worker.writer import Message
 from snapengine.aws_errors import code_of, translate
 from snapengine.errors import NotFound, Unreachable
 from snapengine.instants import render
@@ -25,6 +24,28 @@ REASON_LENGTH: Final = 1_000
 """Characters of a reason that go with a message; its attributes count towards SQS's limit of its size."""
 
 _NO_SUCH_QUEUE: Final = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
+
+
+class Message:
+    """A queue's message in hand, until all that it asks for is done or it is left to come again."""
+
+    __slots__ = ("extended", "id", "left", "open", "receipt", "sent", "settled", "shared")
+
+    def __init__(self, message_id: str, receipt: str = "", extended: float = 0.0, sent: int = 0) -> None:
+        self.id = message_id
+        self.receipt = receipt
+        self.extended = extended
+        """By the loop's clock: when its visibility was last extended, or it was received."""
+        self.sent = sent
+        """UTC milliseconds by SQS's clock; 0 if unknown."""
+        self.settled = False
+        """Whether it has been dealt with, so that SQS may have been asked to delete it."""
+        self.shared = False
+        """Whether it is or was in other hands too: it came before, or was not hidden all the time."""
+        self.open = 0
+        """How many of its parts are not done yet."""
+        self.left = False
+        """Whether it was given up: it is then never settled, whatever else of it gets done."""
 
 
 class Attributes(NamedTuple):

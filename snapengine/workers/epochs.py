@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from ingest_worker import logs
-from ingest_worker.backoff import delays
-from ingest_worker.failures import plain
-from ingest_worker.metrics import Metrics
 from snapengine.log import Committed, EpochCutter
 from snapengine.model import Epoch
 from snapengine.ports import Clock, LogStore
+from snapengine.workers import logs
+from snapengine.workers.backoff import delays
+from snapengine.workers.failures import plain
+from snapengine.workers.metrics import WorkerMetrics
 
 PACE: Final = 1_000
 """Milliseconds between two epochs of a bucket, as far as workers cut them."""
@@ -29,7 +29,9 @@ class Epochs:
     A cutter keeps state from cut to cut, so there is one for each bucket, and one cut of it at a time.
     """
 
-    def __init__(self, store: LogStore, clock: Clock, metrics: Metrics, *, sweep: float = SWEEP) -> None:
+    def __init__(
+        self, store: LogStore, clock: Clock, metrics: WorkerMetrics, *, sweep: float = SWEEP
+    ) -> None:
         self._store = store
         self._clock = clock
         self._metrics = metrics

@@ -8,7 +8,7 @@ import signal
 import threading
 from typing import Final, Protocol
 
-from ingest_worker import logs
+from snapengine.workers import logs
 
 LAST_RESORT: Final = 25.0
 """Seconds after the signal. A worker ends itself before; but a thread that hangs in a call to the store would
@@ -16,7 +16,7 @@ keep the interpreter from ending."""
 
 
 class Runs(Protocol):
-    """`ingest_worker.worker.Worker`."""
+    """A worker."""
 
     async def run(self, stop: asyncio.Event) -> None: ...
 
