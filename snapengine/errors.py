@@ -16,6 +16,7 @@
     ├── Refused                 nothing was changed; the message says why and names the ways out
     │   ├── PermissionMissing
     │   ├── CredentialsMissing
+    │   ├── IdentifyingRefused  identifying columns, without the right to them
     │   └── Busy                somebody else is at it
     ├── TryAgain                nothing is wrong with the call
     │   ├── NotYetComplete
@@ -158,6 +159,12 @@ class CredentialsMissing(Refused):
     """The AWS SDK found no credentials, or ones that are not valid."""
 
     code = "credentials-missing"
+
+
+class IdentifyingRefused(Refused):
+    """Identifying columns were asked for without the right to them; everything else may be had."""
+
+    code = "identifying-refused"
 
 
 class Busy(Refused):

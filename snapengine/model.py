@@ -98,6 +98,8 @@ class SnapshotRef:
     epoch: int
     start: int | None = None
     versions: Literal["last", "all"] = "last"
+    selection: str = ""
+    """Of a narrowed view the digest (`sha256:…`) of its rows, which are kept under it; else nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,9 @@ class Epoch:
     cover: Mapping[int, int]
     """For each stream, the number of the last entry that the epoch covers (0: none)."""
     watermarks: Watermarks = field(default_factory=Watermarks)
+    rows: Mapping[int, int] = field(default_factory=dict)
+    """The same of the streams of metadata rows (`metadata_rows.metadata_log`); a stream without any is left
+    out."""
 
 
 Level = Literal["provisional", "settled", "verified"]
@@ -147,14 +152,15 @@ class Completeness:
     """One plain sentence."""
 
 
-EntryForm = Literal["rows", "files", "stub"]
-"""What a log entry holds: observations; the names of Parquet files of observations; or nothing any more, as
-the archive has them."""
+EntryForm = Literal["rows", "files", "stub", "metadata"]
+"""What a log entry holds: observations; the names of Parquet files of observations; nothing any more, as the
+archive has it; or rows of metadata (`metadata_rows.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A batch of observations at one place in one stream of a bucket's log. Never changed, never deleted."""
+    """A batch of observations, or of rows of metadata, at one place in one stream of a log. Never deleted;
+    never changed but for a stub, or where metadata is erased on request."""
 
     bucket: str
     stream: int
@@ -185,6 +191,11 @@ class BucketConfig:
     queue_url: str | None = None
     queue_arn: str | None = None
     dead_letter_queue_url: str | None = None
+    extractors: tuple[str, ...] = ()
+    """By which metadata is extracted from new versions, in this order."""
+    extract_queue_url: str | None = None
+    extract_queue_arn: str | None = None
+    extract_dead_letter_queue_url: str | None = None
     rule_id: str | None = None
     enabled: bool = True
     enabled_at: int | None = None
@@ -206,6 +217,9 @@ class BucketConfig:
     """Drawn when this table began to archive the bucket there: no other table may go on with it."""
     keep_days: int | None = None
     """After so many days what is archived leaves the table; None: it stays for ever."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extractors", tuple(self.extractors))  # JSON has lists
 
 
 @dataclass(frozen=True, slots=True)

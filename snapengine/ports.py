@@ -57,6 +57,25 @@ class LogStore(Protocol):
         """Let an entry's by-key items leave the table at `expires_at` (UTC milliseconds) or later."""
         ...
 
+    async def put_identifying(
+        self, bucket: str, stream: int, number: int, nonce: str, payload: bytes, *, replacing: bool = False
+    ) -> None:
+        """Put the identifying part of the metadata entry `(stream, number, nonce)` of the bucket's rows,
+        before the entry itself. One that stands there already is left as it is, or, with `replacing`,
+        replaced. Safe to repeat. Raises `IdentifyingRefused` where the store denies it. `bucket` is, here and
+        below, the bucket itself, not its `metadata_log`."""
+        ...
+
+    async def delete_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> None:
+        """Delete an identifying part, if there is one: one that the archive has, or that is nobody's."""
+        ...
+
+    async def rewrite_entry(self, entry: LogEntry) -> bool:
+        """For erasure only: replace payload and count of the metadata entry with that number and nonce. True
+        if they are now as in `entry`; False if it is a stub. Raises `LogDamaged` if there is no such entry.
+        Safe to repeat."""
+        ...
+
     async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
         """Replace an entry's payload by a stub; its number stays taken for ever. Safe to repeat."""
         ...
@@ -113,6 +132,12 @@ class LogReader(Protocol):
 
     def entries(self, bucket: str, stream: int, after: int, to: int) -> Iterator[LogEntry]:
         """The entries `(after, to]` of a stream, in order. Raises `LogDamaged` if one is missing."""
+        ...
+
+    def identifying(self, bucket: str, stream: int, after: int, to: int) -> Iterator[tuple[int, str, bytes]]:
+        """Number, nonce and payload of every identifying part with a number in `(after, to]`, in order of
+        number; strongly consistent. Some are nobody's: only that with its entry's nonce counts. `bucket` is
+        the bucket itself, not its `metadata_log`. Raises `IdentifyingRefused` where the store denies it."""
         ...
 
     def manifests(self, bucket: str) -> list[str]:

@@ -297,19 +297,23 @@ def audit_from_time(time: int) -> str:
     return f"{time:0{_TIME_WIDTH}d}"
 
 
-def _values(plain: Mapping[str, str | int | bool | None]) -> Item:
-    """Plain values in wire form; None is left out."""
-    return {name: to_value(value) for name, value in plain.items() if value is not None}
+def _values(plain: Mapping[str, Any]) -> Item:
+    """Plain values in wire form; None and empty tuples are left out."""
+    return {name: to_value(value) for name, value in plain.items() if value is not None and value != ()}
 
 
-def to_value(value: str | int | bool) -> dict[str, Any]:
+def to_value(value: str | int | bool | tuple[str, ...]) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"BOOL": value}
+    if isinstance(value, tuple):
+        return {"L": [{"S": text} for text in value]}
     return {"N": str(value)} if isinstance(value, int) else {"S": value}
 
 
 def from_value(value: Mapping[str, Any]) -> Any:
     ((kind, content),) = value.items()
+    if kind == "L":
+        return tuple(from_value(one) for one in content)
     return int(content) if kind == "N" else content
 
 
