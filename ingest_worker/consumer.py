@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from ingest_worker.hand_off import HandOff
 from ingest_worker.metrics import Metrics
 from ingest_worker.records import Parsed, parse_message
 from ingest_worker.writer import Log, Writer
@@ -29,13 +30,21 @@ class Consumer(QueueConsumer[Sequence[Parsed]]):
         once: bool = False,
         patience: float = math.inf,
         limit: int = IN_HAND,
+        hand_off: HandOff | None = None,
     ) -> None:
         super().__init__(
             queue,
             metrics,
             parse_message,
             lambda settle, leave: Writer(
-                log, clock, metrics, settle=settle, leave=leave, committed=committed, patience=patience
+                log,
+                clock,
+                metrics,
+                settle=settle,
+                leave=leave,
+                committed=committed,
+                patience=patience,
+                hand_off=hand_off,
             ),
             dead_letter_url=dead_letter_url,
             polls=polls,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
+from ingest_worker.hand_off import HandOff, Receiver
 from ingest_worker.metrics import Metrics
 from ingest_worker.records import parse_message
 from ingest_worker.writer import Log, Writer
@@ -23,7 +24,7 @@ from snapengine.log import Committed, StreamWriter
 from snapengine.ports import Clock, LogStore
 from snapengine.workers import logs
 from snapengine.workers.epochs import Epochs
-from snapengine.workers.sqs import Message
+from snapengine.workers.sqs import Message, SQSQueue
 
 COMMIT_RESERVE: Final = 3.0
 """Seconds before the function's timeout at which messages not yet committed are given up."""
@@ -60,6 +61,7 @@ class Environment:
         self._engine = engine
         self._loop = asyncio.new_event_loop()
         self._clients = AsyncExitStack()  # closed with the process; Lambda gives no earlier moment
+        self._sqs: Any = None
         self._batches: Batches | None = None
 
     def handle(self, records: Sequence[dict[str, Any]], context: Context) -> list[str]:
@@ -70,17 +72,32 @@ class Environment:
             await asyncio.to_thread(self._engine.store.check)
             store = await self._clients.enter_async_context(self._engine.log())
             name = f"{os.environ.get('AWS_LAMBDA_LOG_STREAM_NAME', 'lambda')}-{secrets.token_hex(4)}"
-            self._batches = Batches(store, name, self._engine.clock)
+            metrics = Metrics()
+            hand_off = HandOff(self._engine.store.config, self._queue_of, metrics)
+            self._batches = Batches(store, name, self._engine.clock, metrics, hand_off)
         return await self._batches.handle(records, context)
+
+    async def _queue_of(self, url: str) -> Receiver:
+        if self._sqs is None:  # only where something is handed off
+            self._sqs = await self._clients.enter_async_context(self._engine.async_client("sqs"))
+        return SQSQueue(self._sqs, url)
 
 
 class Batches:
     """Commits batches of SQS messages, and has an epoch cover them."""
 
-    def __init__(self, store: LogStore, name: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: LogStore,
+        name: str,
+        clock: Clock,
+        metrics: Metrics | None = None,
+        hand_off: HandOff | None = None,
+    ) -> None:
         self._log: Log = StreamWriter(store, name, clock)
         self._clock = clock
-        self._metrics = Metrics()
+        self._metrics = metrics or Metrics()
+        self._hand_off = hand_off
         self._epochs = Epochs(store, clock, self._metrics)
 
     async def handle(self, records: Sequence[dict[str, Any]], context: Context) -> list[str]:
@@ -114,6 +131,7 @@ class Batches:
             leave=lambda _: None,  # whatever is not settled is reported
             committed=committed,
             patience=0,
+            hand_off=self._hand_off,
         ) as writer:
             for record in records:
                 message = Message(record["messageId"])

@@ -12,7 +12,16 @@ from snapengine.model import Observation
 from snapengine.workers.metrics import WorkerMetrics
 
 Step = Literal[
-    "registry", "receive", "commit", "delete", "visibility", "set-aside", "epoch", "watermark", "archive"
+    "registry",
+    "receive",
+    "commit",
+    "hand-off",
+    "delete",
+    "visibility",
+    "set-aside",
+    "epoch",
+    "watermark",
+    "archive",
 ]
 """Where something can fail."""
 
@@ -30,6 +39,7 @@ class Metrics(WorkerMetrics):
         self.tests = self.counter("test_events", "Test events that S3 sent.")
         self.observations = self.counter("observations", "Observations committed.", "bucket")
         self.duplicates = self.counter("duplicates", "Of these, the same again within some 50,000.")
+        self.handed_off = self.counter("handed_off", "Created versions handed to extraction.", "bucket")
         self.batches = self.counter("batches", "Batches committed.")
         self.lag = self.gauge(
             "lag_seconds", "When the last batch was committed: how long ago its newest event was.", "bucket"

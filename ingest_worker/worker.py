@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ingest_worker.consumer import Consumer
+from ingest_worker.hand_off import HandOff
 from ingest_worker.metrics import Metrics
 from ingest_worker.queue_watch import QueueWatch
 from ingest_worker.targets import Target, targets
@@ -114,7 +115,8 @@ class Worker:
                 self._vouched = {url: target.vouches_for for url, target in wanted.items()}
                 if self._options.archive_every is not None:
                     group.create_task(self._archiving(self._options.archive_every, stop))
-                await self._supervise(_Parts(group, sqs, store, log, epochs), wanted, stop)
+                hand_off = self._hand_off(sqs)
+                await self._supervise(_Parts(group, sqs, store, log, epochs, hand_off), wanted, stop)
                 self._stopping = True
                 logs.info("stopping", in_flight=self._in_flight())
                 limit.reschedule(asyncio.get_running_loop().time() + self._grace)
@@ -127,6 +129,12 @@ class Worker:
         from ingest_worker.archiving import archive_rounds  # most workers never need Parquet
 
         await archive_rounds(self._engine, self._served, every, stop, self.metrics)
+
+    def _hand_off(self, sqs: Any) -> HandOff:
+        async def queue_of(url: str) -> SQSQueue:
+            return SQSQueue(sqs, url)
+
+        return HandOff(self._engine.store.config, queue_of, self.metrics, config_age=self._refresh)
 
     def _served(self) -> list[str]:
         """The enabled buckets whose queues are consumed here."""
@@ -218,6 +226,7 @@ class Worker:
                 polls=self._options.polls,
                 once=self._options.once,
                 patience=ONCE_PATIENCE if self._options.once else math.inf,
+                hand_off=parts.hand_off,
             )
             self._tasks[url] = parts.group.create_task(self._consume(parts, wanted[url], queue))
             logs.info("consuming", queue=queue.name)
@@ -275,3 +284,4 @@ class _Parts:
     store: LogStore
     log: StreamWriter
     epochs: Epochs
+    hand_off: HandOff

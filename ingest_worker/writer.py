@@ -10,11 +10,12 @@ Duplicates are counted, not dropped: one may be dropped only if an identical obs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, TypeVar
 
-from ingest_worker.metrics import Metrics
+from ingest_worker.hand_off import HandOff
+from ingest_worker.metrics import Metrics, Step
 from ingest_worker.records import Parsed
 from snapengine.errors import BucketNotEnabled, NotFound, Refused, TryAgain
 from snapengine.log import Committed
@@ -37,6 +38,7 @@ _OUTAGES: Final = (TryAgain, Refused, NotFound)
 
 
 Item = tuple[Message, Observation]
+T = TypeVar("T")
 
 
 class Log(Protocol):
@@ -55,6 +57,10 @@ class Writer:
     the log. The messages of a bucket that is not enabled are left at once, to be moved to the dead-letter
     queue by SQS or to be taken by a worker that knows the bucket.
 
+    With `hand_off`, versions that were created are handed to extraction after the commit, and only then are
+    their messages settled. An outage there is waited out like one of the store; batches that come after go on
+    being committed meanwhile.
+
     An asynchronous context: on a regular exit it commits what it holds; on an exception it drops that, and
     the messages come again.
     """
@@ -69,6 +75,7 @@ class Writer:
         leave: Callable[[Sequence[Message]], None],
         committed: Callable[[Sequence[Committed]], None],
         patience: float,
+        hand_off: HandOff | None = None,
         max_rows: int = MAX_ROWS,
         max_age: float = MAX_AGE,
     ) -> None:
@@ -79,6 +86,7 @@ class Writer:
         self._leave = leave
         self._committed = committed
         self._patience = patience
+        self._hand_off = hand_off
         self._max_rows = max_rows
         self._max_age = max_age
         self._gathered: dict[str, list[Item]] = {}
@@ -87,7 +95,7 @@ class Writer:
         self._recent = _Recent()
         self._group = asyncio.TaskGroup()
         self.trouble: dict[str, str] = {}
-        """Why commits fail at the moment, by bucket."""
+        """Why commits or hand-offs fail at the moment, by bucket."""
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -137,7 +145,9 @@ class Writer:
     async def _append(self, bucket: str, items: Sequence[Item]) -> None:
         observations = [observation for _, observation in items]
         try:
-            places = await self._patiently(bucket, observations)
+            places = await self._patiently(
+                bucket, "commit", lambda: self._timed(self._log.append(bucket, observations))
+            )
         except _OUTAGES as error:
             self._give_up(bucket, items, error)
             return
@@ -147,29 +157,47 @@ class Writer:
         duplicates = self._recent.add(observations)
         self._metrics.committed(bucket, observations, duplicates, self._clock())
         self._committed(places)
-        self._close(items)
+        if self._hand_off is None or self._hand_off.needless(bucket):
+            self._close(items)
+        else:  # apart, so that the next batch is committed meanwhile
+            parcel = self._hand_off.parcel(bucket, observations)
+            self._group.create_task(self._hand_on(bucket, items, parcel))
 
-    async def _patiently(self, bucket: str, observations: Sequence[Observation]) -> list[Committed]:
-        """Append, again and again while the store is out. Raises its error once patience is over."""
+    async def _timed(self, commit: Awaitable[T]) -> T:
+        started = asyncio.get_running_loop().time()
+        done = await commit
+        self._metrics.flush.observe(asyncio.get_running_loop().time() - started)
+        return done
+
+    async def _hand_on(
+        self, bucket: str, items: Sequence[Item], parcel: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            await self._patiently(bucket, "hand-off", parcel)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the messages are left to come again
+            self._give_up(bucket, items, error)
+        else:
+            self._close(items)
+        finally:
+            self.trouble.pop(_trouble_of(bucket, "hand-off"), None)
+
+    async def _patiently(self, bucket: str, step: Step, call: Callable[[], Awaitable[T]]) -> T:
+        """Call it, again and again while there is an outage. Raises its error once patience is over."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._patience
         pauses = delays()
         while True:
-            started = loop.time()
             try:
-                places = await self._log.append(bucket, observations)
+                return await call()
             except Exception as raised:
                 error = plain(raised)
-                self._metrics.failed("commit")
+                self._metrics.failed(step)
                 pause = next(pauses)
                 hopeless = isinstance(error, BucketNotEnabled) or not isinstance(error, _OUTAGES)
                 if hopeless or loop.time() + pause > give_up_at:
                     raise error from raised
-                self.trouble[bucket] = str(error)
-                logs.warning("commit-failed", bucket=bucket, again_in=round(pause, 3), **logs.reason(error))
-            else:
-                self._metrics.flush.observe(loop.time() - started)
-                return places
+                self.trouble[_trouble_of(bucket, step)] = str(error)
+                logs.warning(f"{step}-failed", bucket=bucket, again_in=round(pause, 3), **logs.reason(error))
             await asyncio.sleep(pause)
 
     async def _halve(self, bucket: str, items: Sequence[Item], error: Exception) -> None:
@@ -204,6 +232,11 @@ class Writer:
             **logs.reason(error),
         )
         self._leave(messages)
+
+
+def _trouble_of(bucket: str, step: Step) -> str:
+    """Commits end one by one, and end no trouble of another step."""
+    return bucket if step == "commit" else f"{bucket} ({step})"
 
 
 class _Recent:

@@ -76,6 +76,15 @@ class Failure(NamedTuple):
     """Asking again will not help: SQS says that the fault is ours, a receipt that has expired say."""
 
 
+class NotSent(NamedTuple):
+    """A message that a batch call did not send, though it was answered with 200."""
+
+    body: str
+    code: str
+    final: bool
+    """Asking again will not help: SQS says that the fault is ours."""
+
+
 class SQSQueue:
     """A queue by its URL, over an aioboto3 SQS client."""
 
@@ -144,6 +153,16 @@ class SQSQueue:
         with self._errors():
             reply = await self._client.change_message_visibility_batch(QueueUrl=self.url, Entries=entries)
         return _failures(messages, reply)
+
+    async def send(self, bodies: Sequence[str]) -> list[NotSent]:
+        """Send up to ten messages. After a lost reply they may be there, and a repetition makes them two."""
+        entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(bodies)]
+        with self._errors():
+            reply = await self._client.send_message_batch(QueueUrl=self.url, Entries=entries)
+        return [
+            NotSent(bodies[int(entry["Id"])], str(entry.get("Code", "")), bool(entry.get("SenderFault")))
+            for entry in reply.get("Failed", [])
+        ]
 
     async def send_on(self, url: str, raw: dict[str, Any], reason: str) -> None:
         """Send a received message, its body and attributes untouched, to another queue with the reason.
