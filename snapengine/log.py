@@ -9,13 +9,17 @@ manifest) are written and it is marked DONE.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from secrets import token_hex
 
+import pyarrow as pa
+
 from snapengine.archive.manifest import ArchiveFile, Listed, files_from_payload, files_to_payload, to_json
 from snapengine.errors import BadData, LogDamaged
+from snapengine.metadata_codec import pack as pack_rows
+from snapengine.metadata_rows import metadata_log
 from snapengine.model import EntryForm, Epoch, LogEntry, Observation, Watermarks
 from snapengine.observation_codec import decode, pack
 from snapengine.ports import Clock, LogStore
@@ -43,9 +47,7 @@ class StreamWriter:
 
     def __init__(self, store: LogStore, identity: str, clock: Clock) -> None:
         self._store = store
-        self._identity = identity
-        self._clock = clock
-        self._tails: dict[str, _Tail] = {}
+        self._tails = _Tails(store, identity, clock)
 
     async def append(self, bucket: str, observations: Sequence[Observation]) -> list[Committed]:
         """Commit the observations; when this returns they are in the log, by key, and DONE.
@@ -58,7 +60,7 @@ class StreamWriter:
         completions: list[asyncio.Task[None]] = []
         try:
             for chunk, payload in pack(unique):
-                entry = await self._put(bucket, len(chunk), payload, "rows")
+                entry = await self._tails.put(bucket, len(chunk), payload, "rows")
                 committed.append(Committed(bucket, entry.stream, entry.number))
                 completions.append(asyncio.create_task(complete(self._store, entry, chunk)))
             await asyncio.gather(*completions)
@@ -82,24 +84,81 @@ class StreamWriter:
                 f"{len(files):,} files of bucket {bucket} do not fit one entry of its log. "
                 "Write fewer and larger ones."
             )
-        entry = await self._put(bucket, count, payload, "files")
+        entry = await self._tails.put(bucket, count, payload, "files")
         await complete(self._store, entry)
         return Committed(bucket, entry.stream, entry.number)
 
-    async def _put(self, bucket: str, count: int, payload: bytes, form: EntryForm) -> LogEntry:
-        tail = self._tails.setdefault(bucket, _Tail())
+
+class RowWriter:
+    """Appends rows of metadata likewise, to streams of their own (`metadata_rows.metadata_log`).
+
+    All columns of an entry's rows, where some are identifying, are put first, under the number about to be
+    tried and the entry's nonce: an entry that an epoch covers has them. What lost the race for its number
+    stays behind as nobody's.
+    """
+
+    def __init__(self, store: LogStore, identity: str, clock: Clock) -> None:
+        self._store = store
+        self._tails = _Tails(store, identity, clock)
+
+    async def append(self, bucket: str, extractor: str, table: pa.Table) -> list[Committed]:
+        """Commit rows of one extractor (by `metadata_rows.row_schema`); when this returns they are in the log
+        and DONE.
+
+        A row too large for an item is written as one that failed, without values: see `metadata_codec.pack`.
+        Raises `BadData` for rows that are not whole, then nothing is written; and what the store raises, then
+        some may be committed, and the call may be repeated.
+        """
+        committed: list[Committed] = []
+        for packed in list(pack_rows(extractor, table)):
+            entry = await self._tails.put(
+                bucket, packed.rows, packed.plain, "metadata", self._hiding(bucket, packed.identifying)
+            )
+            await complete(self._store, entry)
+            committed.append(Committed(entry.bucket, entry.stream, entry.number))
+        return committed
+
+    def _hiding(self, bucket: str, payload: bytes | None) -> _Before:
+        async def put(entry: LogEntry) -> None:
+            if payload is not None:
+                await self._store.put_identifying(bucket, entry.stream, entry.number, entry.nonce, payload)
+
+        return put
+
+
+_Before = Callable[[LogEntry], Awaitable[None]]
+"""Done for an entry before each attempt to put it."""
+
+
+class _Tails:
+    """Puts entries at the end of one stream of each log."""
+
+    def __init__(self, store: LogStore, identity: str, clock: Clock) -> None:
+        self._store = store
+        self._identity = identity
+        self._clock = clock
+        self._tails: dict[str, _Tail] = {}
+
+    async def put(
+        self, bucket: str, count: int, payload: bytes, form: EntryForm, before: _Before | None = None
+    ) -> LogEntry:
+        """The entry, as it stands in the log of the bucket's observations or, by its form, of its rows."""
+        log = metadata_log(bucket) if form == "metadata" else bucket
+        tail = self._tails.setdefault(log, _Tail())
         async with tail.lock:
             if tail.stream is None or tail.last is None:
                 tail.stream = await self._choose_stream(bucket)
-                tail.last = await self._store.head(bucket, tail.stream)
+                tail.last = await self._store.head(log, tail.stream)
             nonce = token_hex(12)
             while True:
                 number = tail.last + 1
-                entry = LogEntry(bucket, tail.stream, number, nonce, self._clock(), count, payload, form)
+                entry = LogEntry(log, tail.stream, number, nonce, self._clock(), count, payload, form)
+                if before is not None:
+                    await before(entry)
                 if await self._store.put_entry(entry):
                     tail.last = number
                     return entry
-                tail.last = await self._store.head(bucket, tail.stream)
+                tail.last = await self._store.head(log, tail.stream)
 
     async def _choose_stream(self, bucket: str) -> int:
         chosen = int.from_bytes(blake2b(self._identity.encode(), digest_size=8).digest(), "big")
@@ -107,7 +166,7 @@ class StreamWriter:
 
 
 class _Tail:
-    """A writer's place in one bucket: its stream, and the last entry it knows to exist there."""
+    """A writer's place in one log: its stream, and the last entry it knows to exist there."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -120,7 +179,8 @@ async def complete(
 ) -> None:
     """Write what makes an entry seen, a pure function of it, and then its DONE mark. Safe to repeat.
 
-    Observations become by-key items, named files a `Listed` manifest; of a stub the archive has all.
+    Observations become by-key items, named files a `Listed` manifest; rows of metadata need nothing, and of a
+    stub the archive has all.
     `observations` spares decoding the payload to a caller that has them.
     """
     if entry.form == "rows":
@@ -146,36 +206,36 @@ class EpochCutter:
     """Cuts epochs through one bucket's log.
 
     Reads, all strongly consistent and in this order: the newest epoch, the watermarks, the stream count,
-    the streams' heads. Whoever loses the put starts again from the first read. So an epoch never covers
-    less than its predecessor, nor claims a watermark that it lacks.
+    the heads of the streams of observations and of rows. Whoever loses the put starts again from the first
+    read. So an epoch never covers less than its predecessor, nor claims a watermark that it lacks.
     """
 
     def __init__(self, store: LogStore, bucket: str, clock: Clock) -> None:
         self._store = store
         self._bucket = bucket
         self._clock = clock
-        self._unfinished: set[tuple[int, int]] = set()
+        self._unfinished: set[tuple[str, int, int]] = set()
 
     async def cut(self, *, patient: bool = False) -> Epoch:
         """Cut an epoch if there is anything new, and return the newest.
 
         An entry without DONE is completed here, as its writer may be dead. A `patient` cutter stops short
         of one when it meets it for the first time, so as not to repeat the work of a living writer, and
-        then keeps the last epoch's watermarks.
+        then keeps the last epoch's watermarks, if the entry is one of observations.
         """
         while True:
             last = await self._store.newest_epoch(self._bucket)
             watermarks = await self._store.watermarks(self._bucket)
             streams = await self._store.streams(self._bucket)
-            before = dict(last.cover) if last else {}
-            numbers = sorted(before.keys() | set(range(streams)))
-            reached = await asyncio.gather(
-                *(self._reach(stream, before.get(stream, 0), patient=patient) for stream in numbers)
+            before, rows_before = (dict(last.cover), dict(last.rows)) if last else ({}, {})
+            (cover, whole), (rows, _) = await asyncio.gather(
+                self._covered(self._bucket, before, streams, patient=patient),
+                self._covered(metadata_log(self._bucket), rows_before, streams, patient=patient),
             )
-            cover = {stream: to for stream, (to, _) in zip(numbers, reached, strict=True)}
-            if not all(whole for _, whole in reached):
+            rows = {stream: to for stream, to in rows.items() if to}
+            if not whole:
                 watermarks = last.watermarks if last else _of_no_entries(watermarks)
-            if last and cover == before and watermarks == last.watermarks:
+            if last and (cover, rows) == (before, rows_before) and watermarks == last.watermarks:
                 return last
             now = self._clock()
             epoch = Epoch(
@@ -183,30 +243,42 @@ class EpochCutter:
                 time=max(now, last.time + 1) if last else now,
                 cover=cover,
                 watermarks=watermarks,
+                rows=rows,
             )
             if await self._store.put_epoch(self._bucket, epoch):
                 return epoch
 
-    async def _reach(self, stream: int, covered: int, *, patient: bool) -> tuple[int, bool]:
+    async def _covered(
+        self, log: str, before: Mapping[int, int], streams: int, *, patient: bool
+    ) -> tuple[dict[int, int], bool]:
+        """How far each stream of a log may be covered, and whether that is all of all of them."""
+        numbers = sorted(before.keys() | set(range(streams)))
+        reached = await asyncio.gather(
+            *(self._reach(log, stream, before.get(stream, 0), patient=patient) for stream in numbers)
+        )
+        cover = {stream: to for stream, (to, _) in zip(numbers, reached, strict=True)}
+        return cover, all(whole for _, whole in reached)
+
+    async def _reach(self, log: str, stream: int, covered: int, *, patient: bool) -> tuple[int, bool]:
         """How far the stream's DONE entries reach without a gap, and whether that is all of it."""
-        head = await self._store.head(self._bucket, stream)
+        head = await self._store.head(log, stream)
         if head == covered:
             return covered, True
-        done = await self._store.done(self._bucket, stream, covered, head)
+        done = await self._store.done(log, stream, covered, head)
         for number in range(covered + 1, head + 1):
             if number in done:
                 continue
-            if patient and (stream, number) not in self._unfinished:
-                self._unfinished.add((stream, number))
+            if patient and (log, stream, number) not in self._unfinished:
+                self._unfinished.add((log, stream, number))
                 return number - 1, False
-            await self._complete(stream, number)
-            self._unfinished.discard((stream, number))
+            await self._complete(log, stream, number)
+            self._unfinished.discard((log, stream, number))
         return head, True
 
-    async def _complete(self, stream: int, number: int) -> None:
-        entry = await self._store.get_entry(self._bucket, stream, number)
+    async def _complete(self, log: str, stream: int, number: int) -> None:
+        entry = await self._store.get_entry(log, stream, number)
         if entry is None:
-            raise LogDamaged(f"Entry {number} of stream {stream} of bucket {self._bucket} is missing.")
+            raise LogDamaged(f"Entry {number} of stream {stream} of bucket {log} is missing.")
         await complete(self._store, entry)
 
 

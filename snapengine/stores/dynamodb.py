@@ -12,6 +12,7 @@ from snapengine.aws_errors import code_of, translate, translated
 from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
 from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot
 from snapengine.stores import dynamodb_codec as codec
+from snapengine.stores.dynamodb_identifying import identifying_columns
 
 NEAR = 64
 """So many epochs are read at once instead of being halved further."""
@@ -81,6 +82,14 @@ class DynamoDBStore:
             expected += 1
         if expected <= to:
             raise LogDamaged(f"Entry {expected} of stream {stream} of bucket {bucket} is missing.")
+
+    def identifying(self, bucket: str, stream: int, after: int, to: int) -> Iterator[tuple[int, str, bytes]]:
+        if to <= after:
+            return
+        between = codec.identifying_between(after, to)
+        with identifying_columns(self._target, bucket):
+            for item in self._query(codec.identifying_key(bucket, stream), between=between):
+                yield codec.identifying_from(item)
 
     def key_history(self, bucket: str, key: str, cover: Mapping[int, int]) -> list[Observation]:
         items = self._query(codec.object_key(bucket, key))

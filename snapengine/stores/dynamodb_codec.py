@@ -4,6 +4,8 @@
     LOG#<bucket>#<stream>       <number>                              log entry; `form` unless it is "rows"
     KEY#<bucket>#<key>          <event time>#<hash>#<stream>#<number> observation by key; `expires` if let go
     DONE#<bucket>#<stream>      <number>                              DONE mark
+    LOG#<bucket>#metadata#<stream>, DONE#<bucket>#metadata#<stream>   likewise, of metadata rows
+    IDENTIFYING#<bucket>#<stream> <number>#<nonce>                    all columns of such rows: `payload`
     EPOCH#<bucket>              <number>                              epoch
     BUCKET#<bucket>             CONFIG, LEASE#<task>, PROGRESS#<task> bucket
     BUCKET#<bucket>             CAUGHT_UP, VERIFIED#<hash of prefix>  watermarks
@@ -13,6 +15,7 @@
     AUDIT                       <time>#<nonce>                        audit line
     TABLE                       SCHEMA                                schema version
 
+Identifying columns have partition keys of their own, so that a role can be denied them.
 An S3 key has up to 1,024 bytes, and so has a DynamoDB sort key: a key never goes into one.
 `expires` is in seconds, as DynamoDB's time to live has it; an item past it that is still there is there.
 """
@@ -40,8 +43,9 @@ from snapengine.model import (
     watermarks_of,
 )
 
-SCHEMA_VERSION = 2
-"""2: observations may have left the table for the archive. The items of version 1 are items of version 2."""
+SCHEMA_VERSION = 3
+"""2: observations may have left the table for the archive. 3: epochs cover rows of metadata too, which an
+older cutter would leave out. The items of a version are items of the next."""
 EXPIRES = "expires"
 """The attribute of the table's time to live."""
 Item = dict[str, Any]
@@ -62,6 +66,30 @@ def log_key(bucket: str, stream: int) -> str:
 
 def done_key(bucket: str, stream: int) -> str:
     return f"DONE#{bucket}#{stream}"
+
+
+def identifying_key(bucket: str, stream: int) -> str:
+    return f"IDENTIFYING#{bucket}#{stream}"
+
+
+def identifying_sort_key(entry_number: int, nonce: str) -> str:
+    return f"{number(entry_number)}#{nonce}"
+
+
+def identifying_between(after: int, to: int) -> tuple[str, str]:
+    """The least and the greatest sort key of the numbers `(after, to]`."""
+    return number(after + 1), f"{number(to)}$"  # the character after `#`
+
+
+def identifying_item(bucket: str, stream: int, entry_number: int, nonce: str, payload: bytes) -> Item:
+    key = primary_key(identifying_key(bucket, stream), identifying_sort_key(entry_number, nonce))
+    return {**key, "payload": {"B": payload}}
+
+
+def identifying_from(item: Mapping[str, Any]) -> tuple[int, str, bytes]:
+    """Number, nonce, payload."""
+    entry_number, _, nonce = item["SK"]["S"].partition("#")
+    return int(entry_number), nonce, bytes(item["payload"]["B"])
 
 
 def epoch_key(bucket: str) -> str:
@@ -163,10 +191,10 @@ def observation_from(key: str, item: Mapping[str, Any], cover: Mapping[int, int]
 
 
 def epoch_item(bucket: str, epoch: Epoch) -> Item:
-    return {
+    item: Item = {
         **primary_key(epoch_key(bucket), number(epoch.number)),
         "time": {"N": str(epoch.time)},
-        "cover": {"M": {str(stream): {"N": str(last)} for stream, last in sorted(epoch.cover.items())}},
+        "cover": _cover_value(epoch.cover),
         "watermarks": {"M": _values({**asdict(epoch.watermarks), "verified": None})},
         "verified": {  # a list, as no attribute name may be empty
             "L": [
@@ -175,13 +203,22 @@ def epoch_item(bucket: str, epoch: Epoch) -> Item:
             ]
         },
     }
+    return {**item, "rows": _cover_value(epoch.rows)} if epoch.rows else item
+
+
+def _cover_value(cover: Mapping[int, int]) -> dict[str, Any]:
+    return {"M": {str(stream): {"N": str(last)} for stream, last in sorted(cover.items())}}
+
+
+def _cover_from(value: Mapping[str, Any]) -> dict[int, int]:
+    return {int(stream): int(last["N"]) for stream, last in value["M"].items()}
 
 
 def epoch_from(item: Mapping[str, Any]) -> Epoch:
     return Epoch(
         number=int(item["SK"]["S"]),
         time=int(item["time"]["N"]),
-        cover={int(stream): int(last["N"]) for stream, last in item["cover"]["M"].items()},
+        cover=_cover_from(item["cover"]),
         watermarks=Watermarks(
             **_known(Watermarks, item["watermarks"]["M"]),
             verified={
@@ -189,6 +226,7 @@ def epoch_from(item: Mapping[str, Any]) -> Epoch:
                 for prefix, time in (pair["L"] for pair in item["verified"]["L"])
             },
         ),
+        rows=_cover_from(item["rows"]) if "rows" in item else {},
     )
 
 

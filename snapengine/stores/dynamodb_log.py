@@ -13,6 +13,8 @@ from snapengine.aws_errors import THROTTLED, code_of, translate, translated
 from snapengine.errors import BucketNotEnabled, LogDamaged, Unreachable
 from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks
 from snapengine.stores import dynamodb_codec as codec
+from snapengine.stores.checks import check_stub
+from snapengine.stores.dynamodb_identifying import identifying_columns
 
 BATCH_ITEMS = 25
 """DynamoDB's limit for BatchWriteItem."""
@@ -151,6 +153,54 @@ class DynamoDBLog:
                 raise translate(error, self._target) from error
         except BotoCoreError as error:
             raise translate(error, self._target) from error
+
+    async def put_identifying(
+        self, bucket: str, stream: int, number: int, nonce: str, payload: bytes, *, replacing: bool = False
+    ) -> None:
+        """After a lost reply the same call finds its own item. A request that the network held up comes too
+        late to undo an erasure, as it replaces nothing."""
+        item = codec.identifying_item(bucket, stream, number, nonce, payload)
+        with identifying_columns(self._target, bucket):
+            if replacing:
+                await self._client.put_item(TableName=self._table, Item=item)
+                return
+            try:
+                await self._put_if_free(item)
+            except ClientError as error:
+                if code_of(error) != "ConditionalCheckFailedException":
+                    raise
+
+    async def delete_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> None:
+        key = codec.primary_key(
+            codec.identifying_key(bucket, stream), codec.identifying_sort_key(number, nonce)
+        )
+        with identifying_columns(self._target, bucket):
+            await self._client.delete_item(TableName=self._table, Key=key)
+
+    async def rewrite_entry(self, entry: LogEntry) -> bool:
+        try:
+            await self._client.update_item(
+                TableName=self._table,
+                Key=codec.primary_key(codec.log_key(entry.bucket, entry.stream), codec.number(entry.number)),
+                UpdateExpression="SET payload = :payload, #count = :count",
+                ConditionExpression="nonce = :nonce AND #form = :form",
+                ExpressionAttributeNames={"#form": "form", "#count": "count"},
+                ExpressionAttributeValues={
+                    ":payload": {"B": entry.payload},
+                    ":count": codec.to_value(entry.count),
+                    ":nonce": codec.to_value(entry.nonce),
+                    ":form": codec.to_value("metadata"),
+                },
+            )
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise translate(error, self._target) from error
+            standing = await self.get_entry(entry.bucket, entry.stream, entry.number)
+            check_stub(entry, standing)
+            return False
+        except BotoCoreError as error:
+            raise translate(error, self._target) from error
+        return True
 
     async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -37,6 +38,38 @@ class StoredVersion:
     """Bytes."""
     archived: str | None
     """The archive that it must be restored from before it can be read, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFacts:
+    """What S3 says of a version besides its bytes."""
+
+    size: int
+    """Bytes."""
+    last_modified: int
+    """UTC milliseconds; S3 tells whole seconds."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By boto3's name (`ContentType`, `ETag`, `StorageClass`, ...), those of `HEADERS` that it has."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the writer sent as `x-amz-meta-*`."""
+    tags: Mapping[str, str] | None = None
+    """As they are now: they can be changed in place. None where they may not be read."""
+
+
+HEADERS: Final = (
+    "ContentType",
+    "ContentEncoding",
+    "ContentLanguage",
+    "ContentDisposition",
+    "CacheControl",
+    "ETag",
+    "StorageClass",
+    "ServerSideEncryption",
+)
+
+_SUCCESSOR_MS: Final = 1_000
+"""A `null` version that was modified later than this after its event is another one: S3 tells `LastModified`
+in whole seconds, and the event comes after it."""
 
 
 class S3Objects:
@@ -85,11 +118,53 @@ class S3Objects:
 
         S3 answers HEAD without a body: a denial, and without `s3:ListBucket` also an absence, is a bare 403.
         """
+        reply = self._head(bucket, version)
+        return StoredVersion(reply["ETag"].strip('"'), reply["ContentLength"], _archive(reply))
+
+    def facts(self, bucket: str, version: ObjectVersion) -> VersionFacts:
+        """Headers, user metadata and tags of that version. Raises as `read` does; an archived version has
+        them all the same.
+
+        The id `null` is used again and again: it is asked for by its ETag, and once more after the tags, for
+        which S3 takes no condition. Of a successor with the same bytes the time tells.
+        """
+        reply = self._head(bucket, version, same=True)
+        tags = self._tags(bucket, version)
+        if version.version_id == NULL_VERSION:
+            self._head(bucket, version, same=True)
+        return VersionFacts(
+            size=reply["ContentLength"],
+            last_modified=_millis(reply["LastModified"]),
+            headers={name: str(reply[name]) for name in HEADERS if reply.get(name)},
+            metadata=dict(reply.get("Metadata", {})),
+            tags=tags,
+        )
+
+    def _head(self, bucket: str, version: ObjectVersion, *, same: bool = False) -> Mapping[str, Any]:
+        """`same`: only if a null version is still the one that is meant."""
+        null = version.version_id == NULL_VERSION
+        options = {"IfMatch": f'"{version.etag}"'} if same and null and version.etag else {}
         try:
-            reply = self._client.head_object(Bucket=bucket, Key=version.key, VersionId=version.version_id)
+            reply: Mapping[str, Any] = self._client.head_object(
+                Bucket=bucket, Key=version.key, VersionId=version.version_id, **options
+            )
         except (ClientError, BotoCoreError) as error:
             raise _translate(error, bucket, version) from error
-        return StoredVersion(reply["ETag"].strip('"'), reply["ContentLength"], _archive(reply))
+        if same and null and _millis(reply["LastModified"]) > version.event_time + _SUCCESSOR_MS:
+            raise _gone(bucket, version)
+        return reply
+
+    def _tags(self, bucket: str, version: ObjectVersion) -> dict[str, str] | None:
+        try:
+            reply = self._client.get_object_tagging(
+                Bucket=bucket, Key=version.key, VersionId=version.version_id
+            )
+        except (ClientError, BotoCoreError) as error:
+            translated = _translate(error, bucket, version)
+            if isinstance(translated, PermissionMissing):
+                return None  # a right of its own, s3:GetObjectVersionTagging
+            raise translated from error
+        return {tag["Key"]: tag["Value"] for tag in reply.get("TagSet", [])}
 
 
 def _archive(reply: Mapping[str, Any]) -> str | None:
@@ -101,15 +176,24 @@ def _archive(reply: Mapping[str, Any]) -> str | None:
     return str(storage_class) if storage_class in _ARCHIVED and not restored else None
 
 
+def _millis(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _gone(bucket: str, version: ObjectVersion) -> VersionGone:
+    return VersionGone(
+        f"s3://{bucket}/{version.key} version {version.version_id} is gone from S3: it was removed for good, or "
+        "overwritten, after the view's instant.",
+        version.key,
+        version.version_id,
+    )
+
+
 def _translate(error: ClientError | BotoCoreError, bucket: str, version: ObjectVersion) -> SnapEngineError:
     name = f"s3://{bucket}/{version.key} version {version.version_id}"
     code = code_of(error) if isinstance(error, ClientError) else ""
     if code in _GONE:
-        return VersionGone(
-            f"{name} is gone from S3: it was removed for good, or overwritten, after the view's instant.",
-            version.key,
-            version.version_id,
-        )
+        return _gone(bucket, version)
     if code == "InvalidObjectState":
         return VersionArchived(
             f"{name} is in an archived storage class. Restore it (RestoreObject with this version id) "
@@ -117,7 +201,7 @@ def _translate(error: ClientError | BotoCoreError, bucket: str, version: ObjectV
             version.key,
             version.version_id,
         )
-    if code.startswith("KMS."):
+    if code.startswith("KMS.") and "Throttling" not in code:
         return BytesUnavailable(
             f"{name} cannot be decrypted ({code}): its KMS key is disabled, gone or not shared.",
             version.key,

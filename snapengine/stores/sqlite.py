@@ -53,6 +53,23 @@ class SQLiteStore:
                 return
             after = rows[-1][2]
 
+    def identifying(self, bucket: str, stream: int, after: int, to: int) -> Iterator[tuple[int, str, bytes]]:
+        at = (after, "\U0010ffff")
+        while after < to:
+            rows = self._run(
+                "SELECT number, nonce, payload FROM identifying WHERE bucket = ? AND stream = ? "
+                "AND (number, nonce) > (?, ?) AND number <= ? ORDER BY number, nonce LIMIT ?",
+                bucket,
+                stream,
+                *at,
+                to,
+                ENTRIES_AT_ONCE,
+            )
+            yield from rows
+            if len(rows) < ENTRIES_AT_ONCE:
+                return
+            at = rows[-1][:2]
+
     def key_history(self, bucket: str, key: str, cover: Mapping[int, int]) -> list[Observation]:
         rows = self._run(
             "SELECT stream, number, observation FROM by_key WHERE bucket = ? AND key = ?", bucket, key
@@ -86,10 +103,16 @@ class SQLiteStore:
         return next(iter(self._epochs(where, *values)), None)
 
     def _epochs(self, where: str, *values: Any) -> list[Epoch]:
-        rows = self._run(f"SELECT number, time, cover, watermarks FROM epoch WHERE {where}", *values)  # noqa: S608  # `where` is one of the literals above
+        rows = self._run(f"SELECT number, time, cover, watermarks, rows FROM epoch WHERE {where}", *values)  # noqa: S608  # `where` is one of the literals above
         return [
-            Epoch(number, time, dict(json.loads(cover)), Watermarks(**_known(Watermarks, watermarks)))
-            for number, time, cover, watermarks in rows
+            Epoch(
+                number,
+                time,
+                dict(json.loads(cover)),
+                Watermarks(**_known(Watermarks, watermarks)),
+                dict(json.loads(of_metadata)),
+            )
+            for number, time, cover, watermarks, of_metadata in rows
         ]
 
     def manifests(self, bucket: str) -> list[str]:

@@ -11,9 +11,12 @@ from typing import Any
 
 from snapengine.errors import LogDamaged, TableMissing, Unreachable
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _MANIFEST = """CREATE TABLE IF NOT EXISTS manifest (
     bucket TEXT, name TEXT, body TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID"""
+_IDENTIFYING = """CREATE TABLE IF NOT EXISTS identifying (
+    bucket TEXT, stream INTEGER, number INTEGER, nonce TEXT, payload BLOB NOT NULL,
+    PRIMARY KEY (bucket, stream, number, nonce)) WITHOUT ROWID"""
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS log (
     bucket TEXT, stream INTEGER, number INTEGER, nonce TEXT NOT NULL, recorded_at INTEGER NOT NULL,
@@ -25,8 +28,10 @@ CREATE TABLE IF NOT EXISTS by_key (
     PRIMARY KEY (bucket, key, stream, number, observation)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_key_expires ON by_key (expires) WHERE expires IS NOT NULL;
 {_MANIFEST};
+{_IDENTIFYING};
 CREATE TABLE IF NOT EXISTS epoch (
     bucket TEXT, number INTEGER, time INTEGER NOT NULL, cover TEXT NOT NULL, watermarks TEXT NOT NULL,
+    rows TEXT NOT NULL DEFAULT '[]',
     PRIMARY KEY (bucket, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS config (bucket TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lease (
@@ -48,6 +53,8 @@ _FROM_1 = (
     _MANIFEST,
 )
 """What makes a database of version 1 one of version 2."""
+_FROM_2 = ("ALTER TABLE epoch ADD COLUMN rows TEXT NOT NULL DEFAULT '[]'", _IDENTIFYING)
+_STEPS = {1: _FROM_1, 2: _FROM_2}
 ENTRY_COLUMNS = "bucket, stream, number, nonce, recorded_at, count, payload, form"
 MEMORY = ":memory:"
 
@@ -145,14 +152,14 @@ class Database:
 
 def _upgrade(connection: sqlite3.Connection) -> None:
     """In one transaction, so that of several processes that open the file one does it."""
-    if _version(connection) != 1:
+    if not 0 < _version(connection) < SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     with connection:
-        if _version(connection) == 1:
-            for statement in _FROM_1:
+        for version in range(_version(connection), SCHEMA_VERSION):
+            for statement in _STEPS[version]:
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {version + 1}")
 
 
 def _version(connection: sqlite3.Connection) -> int:

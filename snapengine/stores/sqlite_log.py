@@ -12,6 +12,7 @@ from snapengine.errors import BucketNotEnabled, LogDamaged
 from snapengine.model import BucketConfig, Epoch, LogEntry, Observation, Watermarks, watermarks_of
 from snapengine.observation_codec import MAX_ROWS
 from snapengine.ports import Clock
+from snapengine.stores.checks import check_stub
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import ENTRY_COLUMNS, Database
 
@@ -88,6 +89,46 @@ class SQLiteLog:
 
         await to_thread(mark)
 
+    async def put_identifying(
+        self, bucket: str, stream: int, number: int, nonce: str, payload: bytes, *, replacing: bool = False
+    ) -> None:
+        await to_thread(
+            self._database.run,
+            "INSERT INTO identifying VALUES (?, ?, ?, ?, ?) ON CONFLICT (bucket, stream, number, nonce) "
+            "DO UPDATE SET payload = excluded.payload WHERE ?",
+            bucket,
+            stream,
+            number,
+            nonce,
+            payload,
+            replacing,
+        )
+
+    async def delete_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> None:
+        await to_thread(
+            self._database.run,
+            "DELETE FROM identifying WHERE bucket = ? AND stream = ? AND number = ? AND nonce = ?",
+            bucket,
+            stream,
+            number,
+            nonce,
+        )
+
+    async def rewrite_entry(self, entry: LogEntry) -> bool:
+        place = (entry.bucket, entry.stream, entry.number)
+        rewritten = await to_thread(
+            self._database.change,
+            "UPDATE log SET payload = ?, count = ? "
+            "WHERE bucket = ? AND stream = ? AND number = ? AND nonce = ? AND form = 'metadata'",
+            entry.payload,
+            entry.count,
+            *place,
+            entry.nonce,
+        )
+        if not rewritten:
+            check_stub(entry, await self.get_entry(*place))
+        return rewritten
+
     async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
         def stub() -> None:
             if not self._database.change(
@@ -141,12 +182,14 @@ class SQLiteLog:
     async def put_epoch(self, bucket: str, epoch: Epoch) -> bool:
         return await to_thread(
             self._database.change,
-            "INSERT OR IGNORE INTO epoch VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO epoch (bucket, number, time, cover, watermarks, rows) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
             bucket,
             epoch.number,
             epoch.time,
             json.dumps(sorted(epoch.cover.items())),
             json.dumps(asdict(epoch.watermarks)),
+            json.dumps(sorted(epoch.rows.items())),
         )
 
     async def watermarks(self, bucket: str) -> Watermarks:

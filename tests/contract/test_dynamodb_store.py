@@ -69,7 +69,7 @@ def test_init_makes_a_table_on_demand_encrypted_protected_and_with_recovery(moto
     assert description["SSEDescription"]["Status"] == "ENABLED"
     backups = client(moto_url).describe_continuous_backups(TableName=table)["ContinuousBackupsDescription"]
     assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
-    assert done[-2:] == ["time to live switched on, by the attribute expires", "schema version 2 noted"]
+    assert done[-2:] == ["time to live switched on, by the attribute expires", "schema version 3 noted"]
     assert expiry(moto_url, table) == ("ENABLED", "expires")
 
 
@@ -95,7 +95,7 @@ async def test_a_table_of_before_the_archive_works_and_init_sets_it_right(moto_u
         await log.let_go(BUCKET, 0, 1, [observation(1)], T)
     assert store.key_history(BUCKET, "k0001", {0: 1}) == [observation(1)]
     assert expiry(moto_url, table)[0] == "DISABLED"
-    assert store.create() == ["time to live switched on, by the attribute expires", "schema version 2 noted"]
+    assert store.create() == ["time to live switched on, by the attribute expires", "schema version 3 noted"]
     assert expiry(moto_url, table) == ("ENABLED", "expires")
     assert store.create() == []
 
