@@ -41,7 +41,11 @@ THROTTLED = {
     "InternalError",
     "500",
     "503",
+    "RequestTimeout",
+    "RequestTimeTooSkewed",
 }
+_SERVER_FAULT = 500
+"""HTTP statuses from here on are the server's doing (RFC 9110, 15.6)."""
 
 
 def code_of(error: sdk.ClientError) -> str:
@@ -96,6 +100,10 @@ def translate(error: sdk.ClientError | sdk.BotoCoreError, target: str) -> SnapEn
     return Unreachable(f"No answer from {target}: {error}. Check AWS_ENDPOINT_URL and the network.")
 
 
+def _status(error: sdk.ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
 def _translate_reply(error: sdk.ClientError, target: str) -> SnapEngineError:
     code = code_of(error)
     action = error.operation_name
@@ -111,6 +119,6 @@ def _translate_reply(error: sdk.ClientError, target: str) -> SnapEngineError:
         return bucket_unknown(target)
     if code == "ResourceNotFoundException":
         return TableMissing(f"There is no {target}. Create it with `snapengine init`.")
-    if code in THROTTLED:
+    if code in THROTTLED or "Throttling" in code or _status(error) >= _SERVER_FAULT:
         return Unreachable(f"{target} kept refusing {action} ({code}). Try again later.")
     return SnapEngineError(f"{action} on {target} failed: {code} {said}".strip())

@@ -33,7 +33,7 @@ from snapengine.requiring import require_level
 from snapengine.resolver import bound, covered, explain, key_history, resolve, resolve_key, resolve_ranges
 from snapengine.settings import Settings
 from snapengine.stores.dynamodb import DynamoDBStore
-from snapengine.stores.objects import S3Objects, StoredVersion
+from snapengine.stores.objects import S3Objects, StoredVersion, VersionFacts
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import MEMORY, Database
 from snapengine.views import View
@@ -391,6 +391,9 @@ class Engine:
 
     def head(self, bucket: str, version: ObjectVersion) -> StoredVersion:
         return self._objects.head(bucket, version)
+
+    def facts(self, bucket: str, version: ObjectVersion) -> VersionFacts:
+        return self._objects.facts(bucket, version)
 
     def removal(self, bucket: str, version: ObjectVersion) -> str | None:
         newest = self.store.newest_epoch(bucket)

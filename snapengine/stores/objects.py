@@ -143,7 +143,7 @@ class S3Objects:
     def _head(self, bucket: str, version: ObjectVersion, *, same: bool = False) -> Mapping[str, Any]:
         """`same`: only if a null version is still the one that is meant."""
         null = version.version_id == NULL_VERSION
-        options = {"IfMatch": f'"{version.etag}"'} if same and null and version.etag else {}
+        options: dict[str, Any] = {"IfMatch": f'"{version.etag}"'} if same and null and version.etag else {}
         try:
             reply: Mapping[str, Any] = self._client.head_object(
                 Bucket=bucket, Key=version.key, VersionId=version.version_id, **options
@@ -182,8 +182,8 @@ def _millis(moment: datetime) -> int:
 
 def _gone(bucket: str, version: ObjectVersion) -> VersionGone:
     return VersionGone(
-        f"s3://{bucket}/{version.key} version {version.version_id} is gone from S3: it was removed for good, or "
-        "overwritten, after the view's instant.",
+        f"s3://{bucket}/{version.key} version {version.version_id} is gone from S3: it was removed for good, "
+        "or overwritten, after the view's instant.",
         version.key,
         version.version_id,
     )
