@@ -81,7 +81,8 @@ def unify(schemas: Sequence[pa.Schema], extractor: str) -> pa.Schema:
     or units: its values cannot be compared.
     """
     merged: dict[str, pa.Field[Any]] = {}
-    for schema in sorted(set(schemas), key=lambda s: (-len(s), s.serialize().to_pybytes())):
+    # Not a set: Arrow takes schemas for equal whose fields differ in whether they are identifying.
+    for schema in sorted(schemas, key=lambda s: (-len(s), s.serialize().to_pybytes())):
         for field in own_columns(schema):
             known = merged.setdefault(field.name, field)
             if known.type != field.type:

@@ -4,6 +4,9 @@
 <root>/<bucket>/epochs/epochs=<first>_<last>/epochs-<nonce>-<n>.parquet
 <root>/<bucket>/objects/checkpoint=<at>_<epoch>/part-<nonce>-<n>.parquet
 <root>/<bucket>/histories/checkpoint=<at>_<epoch>/side-<nonce>-<n>.parquet
+<root>/<bucket>/metadata/extractor=<name>/epochs=<first>_<last>/rows-<nonce>-<n>.parquet
+<root>/<bucket>/metadata/extractor=<name>/checkpoint=<at>_<epoch>/{live,pending}-<nonce>-<n>.parquet
+<root>/<bucket>/identifying/extractor=<name>/…  the same files with all columns, where any are identifying
 <root>/<bucket>/listed/<listing>/part-<n>-<nonce>.parquet  a listing that went straight to Parquet
 <root>/<bucket>/manifests/<name of the manifest>-<nonce>.json  a copy, for the day the table is lost
 <root>/<bucket>/registry.json  what else the table knows of the bucket, and whose the archive is
@@ -13,14 +16,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from snapengine.errors import BadData, SchemaTooNew
 
 FORMAT_VERSION: Final = 1
+"""Of files, and of the manifests that name no rows of metadata."""
+ROWS_FORMAT_VERSION: Final = 2
+"""Of manifests that do: an archiver that knows nothing of such rows would leave them out."""
 
-Role = Literal["regular", "irregular", "epochs", "objects", "side"]
+Role = Literal[
+    "regular",
+    "irregular",
+    "epochs",
+    "objects",
+    "side",
+    "rows",
+    "identifying",
+    "live",
+    "live_identifying",
+    "pending",
+    "pending_identifying",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +48,9 @@ class ArchiveFile:
     path: str
     """Below the root, parts separated by `/`."""
     role: Role
-    """`regular` and `irregular` observations, `epochs`, a checkpoint's `objects`, or its `side` file."""
+    """`regular` and `irregular` observations, `epochs`; a checkpoint's `objects`, or its `side` file. Of
+    metadata: a segment's `rows`; of a checkpoint the `live` set joined with its rows, and the rows that are
+    `pending`. Those with `identifying` in their name have all columns, the others lack identifying ones."""
     rows: int
     size: int
     """Bytes."""
@@ -46,6 +66,8 @@ class ArchiveFile:
     max_time: int = 0
     max_page: int = 0
     """The greatest page time of its listed observations; 0 where there are none."""
+    extractor: str = ""
+    """Whose rows of metadata it has; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +88,8 @@ class Segment:
     """From when on its observations may be missing from the table; None as long as all are there."""
     retired_at: int | None = None
     """When a longer segment took its place; its files stay for a while for readers who have begun."""
+    rows_cover: Mapping[int, int] = field(default_factory=dict)
+    """Of epoch `last`: where the tail of the metadata log begins."""
 
     @property
     def name(self) -> str:
@@ -79,6 +103,15 @@ class Segment:
     def observations(self) -> tuple[ArchiveFile, ...]:
         return tuple(f for f in self.files if f.role in {"regular", "irregular"})
 
+    @property
+    def metadata_rows(self) -> int:
+        """Of all extractors."""
+        return sum(f.rows for f in self.files if f.role == "rows")
+
+    def rows_of(self, extractor: str, *, full: bool) -> tuple[ArchiveFile, ...]:
+        """The files that hold each of an extractor's rows once: with `full` those with all columns."""
+        return _of(self.files, extractor, "rows", full=full)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -89,7 +122,8 @@ class Checkpoint:
     epoch: int
     files: tuple[ArchiveFile, ...]
     """The objects, in key order, and the side file: all observations that `epoch` covers of every key that
-    has an observation of an event or a page later than `at`."""
+    has an observation of an event or a page later than `at`. For each extractor the objects with their
+    rows (`live`), and the rows of versions that came to be after `at`, or are unknown (`pending`)."""
     created_at: int
     retired_at: int | None = None
 
@@ -109,6 +143,19 @@ class Checkpoint:
     def rows(self) -> int:
         return sum(f.rows for f in self.objects)
 
+    @property
+    def extractors(self) -> tuple[str, ...]:
+        """Those whose rows it has."""
+        return tuple(sorted({f.extractor for f in self.files if f.role == "live"}))
+
+    def live(self, extractor: str, *, full: bool) -> tuple[ArchiveFile, ...]:
+        """The objects joined with an extractor's rows, in key order: with `full` all columns. None where the
+        checkpoint was made without."""
+        return _of(self.files, extractor, "live", full=full)
+
+    def pending(self, extractor: str, *, full: bool) -> tuple[ArchiveFile, ...]:
+        return _of(self.files, extractor, "pending", full=full)
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -124,6 +171,20 @@ class Listed:
     @property
     def name(self) -> str:
         return f"LISTED#{self.stream:06d}_{self.number:012d}"
+
+
+_FULL: Final[dict[str, Role]] = {
+    "rows": "identifying",
+    "live": "live_identifying",
+    "pending": "pending_identifying",
+}
+
+
+def _of(files: tuple[ArchiveFile, ...], extractor: str, role: str, *, full: bool) -> tuple[ArchiveFile, ...]:
+    """Where no column is identifying there are only the plain files, which then have all columns."""
+    own = [f for f in files if f.extractor == extractor]
+    whole = tuple(f for f in own if f.role == _FULL[role]) if full else ()
+    return whole or tuple(f for f in own if f.role == role)
 
 
 Manifest = Segment | Checkpoint | Listed
@@ -169,25 +230,36 @@ def retired(manifest: Manifest, at: int) -> Manifest:
 def to_json(manifest: Manifest) -> str:
     """One line, the same for equal manifests."""
     body = {"format": FORMAT_VERSION, "kind": manifest.name.partition("#")[0], **asdict(manifest)}
+    # What was written before there were rows of metadata stays as it is, to the letter.
+    body["files"] = [_without_empty(file, "extractor") for file in body["files"]]
     if isinstance(manifest, Segment):
-        body["cover"] = {str(stream): last for stream, last in sorted(manifest.cover.items())}
+        for name in ("cover", "rows_cover"):
+            body[name] = {str(stream): last for stream, last in sorted(body[name].items())}
+        body = _without_empty(body, "rows_cover")
+    if "rows_cover" in body or any(file.extractor for file in manifest.files):
+        body["format"] = ROWS_FORMAT_VERSION
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def _without_empty(body: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != name or value}
 
 
 def from_json(text: str) -> Manifest:
     """Raises `SchemaTooNew` for one that a newer snapengine made, `BadData` for what is none."""
     try:
         body = json.loads(text)
-        if body["format"] > FORMAT_VERSION:
+        if body["format"] > ROWS_FORMAT_VERSION:
             raise SchemaTooNew(
-                f"The archive has format {body['format']}; this snapengine reads up to {FORMAT_VERSION}. "
-                "Upgrade it."
+                f"The archive has format {body['format']}; this snapengine reads up to "
+                f"{ROWS_FORMAT_VERSION}. Upgrade it."
             )
         kind = _KINDS[body["kind"]]
         known = {f.name: body[f.name] for f in fields(kind) if f.name in body}
         known["files"] = tuple(files_from(body["files"]))
         if kind is Segment:
-            known["cover"] = {int(stream): last for stream, last in body["cover"].items()}
+            for name in {"cover", "rows_cover"} & known.keys():
+                known[name] = {int(stream): last for stream, last in known[name].items()}
         manifest: Manifest = kind(**known)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadData(f"This is no manifest of an archive: {text[:80]!r} ({error!r}).") from error

@@ -8,8 +8,12 @@ from typing import Final, Literal
 Kind = Literal["segment", "checkpoint", "listing", "manifest"]
 
 _KINDS: Final[dict[Kind, re.Pattern[str]]] = {
-    "segment": re.compile(r"(observations|epochs)/epochs=[0-9]+_[0-9]+/[^/]+"),
-    "checkpoint": re.compile(r"(objects|histories)/checkpoint=-?[0-9]+_[0-9]+/[^/]+"),
+    "segment": re.compile(
+        r"(observations|epochs|(metadata|identifying)/extractor=[^/]+)/epochs=[0-9]+_[0-9]+/[^/]+"
+    ),
+    "checkpoint": re.compile(
+        r"(objects|histories|(metadata|identifying)/extractor=[^/]+)/checkpoint=-?[0-9]+_[0-9]+/[^/]+"
+    ),
     "listing": re.compile(r"listed/[^/]+/[^/]+"),
     "manifest": re.compile(r"manifests/[^/]+"),
 }
@@ -33,6 +37,20 @@ def objects(bucket: str, at: int, epoch: int) -> str:
 def histories(bucket: str, at: int, epoch: int) -> str:
     """The folder of a checkpoint's side files."""
     return f"{bucket}/histories/checkpoint={at}_{epoch}"
+
+
+def rows(bucket: str, extractor: str, first: int, last: int, *, identifying: bool) -> str:
+    """The folder of a segment's rows of metadata; those with all columns have one apart."""
+    return f"{_of_extractor(bucket, extractor, identifying)}/epochs={first}_{last}"
+
+
+def live(bucket: str, extractor: str, at: int, epoch: int, *, identifying: bool) -> str:
+    """The folder of a checkpoint's objects with their rows."""
+    return f"{_of_extractor(bucket, extractor, identifying)}/checkpoint={at}_{epoch}"
+
+
+def _of_extractor(bucket: str, extractor: str, identifying: bool) -> str:
+    return f"{bucket}/{'identifying' if identifying else 'metadata'}/extractor={extractor}"
 
 
 def copies(bucket: str, name: str) -> str:

@@ -21,7 +21,16 @@ class Series:
     """
 
     def __init__(
-        self, root: Root, stem: str, role: Role, schema: pa.Schema, sort: Sequence[str], rows: int
+        self,
+        root: Root,
+        stem: str,
+        role: Role,
+        schema: pa.Schema,
+        sort: Sequence[str],
+        rows: int,
+        *,
+        extractor: str = "",
+        group_rows: int | None = None,
     ) -> None:
         self._root = root
         self._stem = f"{stem}-{token_hex(4)}"
@@ -29,6 +38,8 @@ class Series:
         self._schema = schema
         self._sort = sort
         self._rows = rows
+        self._extractor = extractor
+        self._group_rows = group_rows
         self._writer: FileWriter | None = None
         self._files: list[ArchiveFile] = []
 
@@ -36,7 +47,15 @@ class Series:
         while table.num_rows:
             if self._writer is None:
                 path = f"{self._stem}-{len(self._files):05d}.parquet"
-                self._writer = FileWriter(self._root, path, self._role, self._schema, sort=self._sort)
+                self._writer = FileWriter(
+                    self._root,
+                    path,
+                    self._role,
+                    self._schema,
+                    sort=self._sort,
+                    extractor=self._extractor,
+                    group_rows=self._group_rows,
+                )
             room = self._rows - self._writer.rows
             self._writer.write(table.slice(0, room))
             table = table.slice(room)

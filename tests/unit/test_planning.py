@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -249,9 +250,20 @@ def test_a_manifest_comes_back_from_its_text(manifest: Manifest) -> None:
 
 def test_a_newer_archive_is_refused_and_a_later_addition_to_ours_is_passed_over() -> None:
     text = to_json(segment(1, 2))
-    with pytest.raises(SchemaTooNew, match="format 2"):
-        from_json(text.replace('"format":1', '"format":2'))
+    with pytest.raises(SchemaTooNew, match="format 3"):
+        from_json(text.replace('"format":1', '"format":3'))
     assert from_json(text.replace('"rows":', '"color":"blue","rows":')) == segment(1, 2)
+
+
+def test_a_manifest_that_names_rows_of_metadata_is_none_for_an_archiver_that_would_leave_them_out() -> None:
+    plain = segment(3, 9)
+    assert '"format":1,' in to_json(plain)
+    assert "rows_cover" not in to_json(plain)
+    assert "extractor" not in to_json(plain)
+    rows = replace(plain.files[0], role="rows", extractor="dicom")
+    for told in (replace(plain, files=(*plain.files, rows)), replace(plain, rows_cover={3: 7})):
+        assert '"format":2,' in to_json(told)
+        assert from_json(to_json(told)) == told
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format":1}', '{"format":1,"kind":"OTHER"}'])
