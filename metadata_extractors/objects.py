@@ -19,7 +19,6 @@ _HEADERS: Final = {
     "ContentLanguage": False,
     "ContentDisposition": True,
     "CacheControl": False,
-    "ETag": False,
     "StorageClass": False,
     "ServerSideEncryption": False,
 }

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from metadata_extractors.base import Extractor, ExtractorFactory
-from snapengine.errors import UsageError
+from snapengine.errors import BadData, UsageError
 
 GROUP: Final = "snapengine.extractors"
 EXTRAS: Final = {"dicom": "dicom", "images": "images", "nifti": "nifti"}
@@ -76,6 +76,9 @@ def checked(extractor: Extractor, name: str) -> Extractor:
         raise UsageError(f"The extractor {name!r} calls itself {extractor.name!r}; one name is needed.")
     if not extractor.version:
         raise UsageError(f"The extractor {name!r} has no version.")
+    from snapengine.metadata_codec import encode  # pyarrow, which a list of names does without
+    from snapengine.metadata_rows import row_schema
+
     seen = set(RESERVED)
     for field in extractor.schema:
         metadata = field.metadata or {}
@@ -86,6 +89,10 @@ def checked(extractor: Extractor, name: str) -> Extractor:
         if not (metadata.get(b"source") or metadata.get(b"tag")):
             raise UsageError(f"{name!r} does not say the source of its column {field.name!r}.")
         seen.add(field.name)
+    try:
+        encode(name, row_schema(extractor.schema).empty_table())
+    except BadData as error:
+        raise UsageError(f"Rows of the extractor {name!r} could not be stored: {error}") from error
     return extractor
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from snapengine.log import Committed, EpochCutter
+from snapengine.metadata_rows import metadata_log
 from snapengine.model import Epoch
 from snapengine.ports import Clock, LogStore
 from snapengine.workers import logs
@@ -40,10 +41,11 @@ class Epochs:
         self._start: Callable[[_Bucket], None] = _not_kept
 
     def note(self, places: Sequence[Committed]) -> None:
-        """Entries that are to be covered."""
+        """Entries that are to be covered, of observations or of rows of metadata."""
         for place in places:
-            bucket = self._of(place.bucket)
-            bucket.wanted[place.stream] = max(place.number, bucket.wanted.get(place.stream, 0))
+            bucket = self._of(place.bucket.partition("#")[0])  # of `metadata_log`; no bucket's name has one
+            stream = (place.bucket, place.stream)
+            bucket.wanted[stream] = max(place.number, bucket.wanted.get(stream, 0))
             bucket.news.set()
 
     def note_raised(self, name: str, caught_up: int) -> None:
@@ -159,16 +161,20 @@ class _Bucket:
         self.cutter = cutter
         self.lock = asyncio.Lock()
         self.news = asyncio.Event()
-        self.wanted: dict[int, int] = {}
-        """For each stream the last entry noted that no epoch is known to cover."""
+        self.wanted: dict[tuple[str, int], int] = {}
+        """For each log and stream the last entry noted that no epoch is known to cover."""
 
         self.caught_up: int | None = None
         """The watermark noted that no epoch is known to carry."""
 
     def covered_by(self, epoch: Epoch | None) -> bool:
         """Whether the epoch has all that is wanted. What it has is wanted no more."""
-        cover = epoch.cover if epoch else {}
-        self.wanted = {s: number for s, number in self.wanted.items() if number > cover.get(s, 0)}
+        covers = {self.name: epoch.cover, metadata_log(self.name): epoch.rows} if epoch else {}
+        self.wanted = {
+            (log, stream): number
+            for (log, stream), number in self.wanted.items()
+            if number > covers.get(log, {}).get(stream, 0)
+        }
         carried = epoch.watermarks.caught_up if epoch else None
         if self.caught_up is not None and carried is not None and carried >= self.caught_up:
             self.caught_up = None

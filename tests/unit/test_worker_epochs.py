@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ingest_worker.metrics import Metrics
 from snapengine.errors import Unreachable
-from snapengine.log import EpochCutter, StreamWriter
+from snapengine.log import EpochCutter, RowWriter, StreamWriter
+from snapengine.metadata_rows import row_schema
 from snapengine.ports import LogStore
 from snapengine.testing.store_contract import BUCKET, entry, observation
 from snapengine.workers.epochs import Epochs
@@ -160,3 +162,33 @@ async def test_several_workers_cutting_at_once_agree(store: Store) -> None:
         epochs.note(await commit(store.log, number, f"w{number}"))
     await asyncio.gather(*(epochs.cover(BUCKET) for epochs in each))
     assert sorted(store.observed()) == sorted(observation(number) for number in range(4))
+
+
+async def test_rows_of_metadata_that_are_noted_are_covered_and_observations_do_not_pass_for_them(
+    store: Store,
+) -> None:
+    epochs = epochs_of(store.log)
+    for number in range(3):  # the streams of observations are ahead of those of rows
+        await commit(store.log, number)
+    await EpochCutter(store.log, BUCKET, now).cut()
+    writer = RowWriter(store.log, "w", now)
+    epochs.note(await writer.append(BUCKET, "x", rows_of_metadata()))
+    await epochs.cover(BUCKET)
+    epoch = store.reader.newest_epoch(BUCKET)
+    assert epoch
+    assert list(epoch.rows.values()) == [1]
+    before = epoch.number
+    await epochs.cover(BUCKET)
+    assert newest(store) == before
+
+
+def rows_of_metadata() -> pa.Table:
+    row = {
+        "key": "k",
+        "version_id": "v",
+        "extractor_version": "1",
+        "outcome": "ok",
+        "extracted_at": 0,
+        "Column": 1,
+    }
+    return pa.Table.from_pylist([row], schema=row_schema(pa.schema([pa.field("Column", pa.int64())])))
