@@ -8,11 +8,13 @@ back.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from functools import lru_cache
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,10 +23,10 @@ from snapengine.fold import as_version, merge, state
 from snapengine.model import CREATED, EVENT, SLACK_MS, VERSION_DELETED, ObjectVersion, Observation
 from snapengine.observation_codec import observations_of
 
-_FEW = 100
-"""So many changes only slice the live set; for more it is copied, once."""
-_DENSE = 20
-"""If more than one row in so many changes, all are sorted anew, which then takes less."""
+_PIECE_ROWS = 16_384
+"""Of the live set, that are put together with changes at a time, in the processor's cache."""
+
+Places: TypeAlias = npt.NDArray[np.int64]
 
 
 class Settled(NamedTuple):
@@ -119,76 +121,63 @@ def _removals(base: pa.Table, observations: pa.Table, at: int) -> _ByRemovals:
 def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table:
     """The live set without the replaced keys and with the rows, by `base`'s columns, in key order.
 
-    `base` is in key order and has a `key`.
+    `base` is in key order and has a `key`. Only what is near a change is copied.
     """
-    rows = rows.select(base.column_names)
-    if (len(replaced) + rows.num_rows) * _DENSE > base.num_rows:
-        gone = pa.concat_arrays([replaced, rows["key"].combine_chunks()])
-        kept = base.filter(pc.invert(pc.is_in(base["key"], value_set=gone)))
-        together = pa.concat_tables([kept, rows])
-        return together.take(pc.sort_indices(together, sort_keys=[("key", "ascending")]))
+    rows = rows.select(base.column_names).combine_chunks()
     rows = rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")]))
-    new = {key: number for number, key in enumerate(rows["key"].to_pylist())}
-    changed = sorted({*replaced.to_pylist(), *new})
-    if not changed:
-        return base
-    cuts: list[tuple[int, int, int | None]] = []
-    """Where base is cut, where it goes on, and the row that is put between."""
-    for key, (place, present) in zip(changed, _places(base["key"], changed), strict=True):
-        cuts.append((place, place + present, new.get(key)))
-    return _spliced(base, cuts, rows) if len(cuts) <= _FEW else _taken(base, cuts, rows)
+    replaced = replaced.take(pc.array_sort_indices(replaced))
+    pieces = [piece for piece in base.to_batches(max_chunksize=_PIECE_ROWS) if piece.num_rows]
+    lasts = pa.array([piece["key"][-1] for piece in pieces[:-1]], pa.string())
+    new = _parts(_whole(rows["key"]), lasts)
+    old = _parts(replaced, lasts)
+    merged: list[pa.Table] = []
+    for place, piece in enumerate(pieces):
+        coming, going = rows.slice(*new[place]), replaced.slice(*old[place])
+        changed = coming.num_rows or len(going)
+        held = pa.Table.from_batches([piece])
+        merged.append(_merged(held, going, coming) if changed else held)
+    return pa.concat_tables(merged) if merged else rows
 
 
-def _places(column: pa.ChunkedArray, wanted: list[str]) -> list[tuple[int, bool]]:
-    """Of each wanted key its place among the others, which are in order, and whether it is there."""
-    keys = column.combine_chunks() if len(column) else _keys([])
-    names = _keys(wanted)
+def _parts(keys: pa.Array, lasts: pa.Array) -> list[tuple[int, int]]:
+    """Of keys in order, where those begin that belong to each piece, and how many they are."""
+    bounds = [0, *_search(keys, lasts, "right").tolist(), len(keys)]
+    return [(first, last - first) for first, last in pairwise(bounds)]
+
+
+def _merged(piece: pa.Table, going: pa.Array, coming: pa.Table) -> pa.Table:
+    count = piece.num_rows
+    together = pa.concat_tables([piece, coming]).combine_chunks()
+    keys = _whole(together["key"])
+    held, new = keys.slice(0, count), keys.slice(count)
+    into = _search(held, new)
+    gone = [_found(held, new, into), _found(held, going, _search(held, going))]
+    kept = np.ones(count, np.bool_)
+    kept[np.concatenate(gone)] = False
+    order = np.insert(np.arange(count), into, count + np.arange(len(new)))
+    return together.take(pa.array(order[np.insert(kept, into, values=True)]))
+
+
+def _found(keys: pa.Array, wanted: pa.Array, places: Places) -> Places:
+    """The places at which what was searched for is."""
+    inside = places < len(keys)
+    same = pc.equal(keys.take(pa.array(places[inside])), wanted.filter(pa.array(inside)))
+    found: Places = places[inside][same.to_numpy(zero_copy_only=False)]
+    return found
+
+
+def _search(keys: pa.Array, wanted: pa.Array, side: Literal["left", "right"] = "left") -> Places:
+    """Where in keys that are in order the others belong: before equal ones, or after them."""
     if hasattr(pc, "search_sorted"):
-        places = pc.search_sorted(keys, names).to_pylist()
-    else:  # an older pyarrow
-        numbers = range(len(keys))
-        places = [bisect_left(numbers, key, key=lambda i: keys[i].as_py()) for key in wanted]
-    if not len(keys):
-        return [(0, False)] * len(wanted)
-    there = keys.take(pa.array([min(place, len(keys) - 1) for place in places], pa.int64()))
-    return list(zip(places, pc.equal(there, names).to_pylist(), strict=True))
+        return np.asarray(pc.search_sorted(keys, wanted, side=side), np.int64)
+    numbers = range(len(keys))  # an older pyarrow
+    bisect = bisect_left if side == "left" else bisect_right
+    found = [bisect(numbers, key, key=lambda i: keys[i].as_py()) for key in wanted.to_pylist()]
+    return np.array(found, np.int64)
 
 
-def _spliced(base: pa.Table, cuts: list[tuple[int, int, int | None]], rows: pa.Table) -> pa.Table:
-    """A few rows put into many, which are only sliced."""
-    pieces: list[pa.Table] = []
-    done = 0
-    for place, onward, row in cuts:
-        pieces.append(base.slice(done, place - done))
-        done = onward
-        if row is not None:
-            pieces.append(rows.slice(row, 1))
-    pieces.append(base.slice(done))
-    return pa.concat_tables([piece for piece in pieces if piece.num_rows] or [base.slice(0, 0)])
-
-
-def _taken(base: pa.Table, cuts: list[tuple[int, int, int | None]], rows: pa.Table) -> pa.Table:
-    """Many rows put into many, which are copied."""
-    numbers = _numbers(base.num_rows + rows.num_rows)
-    order: list[pa.Array] = []
-    done = 0
-    for place, onward, row in cuts:
-        order.append(numbers.slice(done, place - done))
-        done = onward
-        if row is not None:
-            order.append(numbers.slice(base.num_rows + row, 1))
-    order.append(numbers.slice(done, base.num_rows - done))
-    return pa.concat_tables([base, rows]).take(pa.concat_arrays(order))
-
-
-@lru_cache(maxsize=1)
-def _round_numbers(count: int) -> pa.Array:
-    return pa.array(range(count), pa.int64())
-
-
-def _numbers(count: int) -> pa.Array:
-    """0, 1, 2, and so on: made for the next power of two, as ranges are of about one size."""
-    return _round_numbers(1 << count.bit_length()).slice(0, count)
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else _keys([])
 
 
 def _keys(keys: list[str]) -> pa.Array:

@@ -20,6 +20,8 @@ UNKNOWN_SIZE = 2**64 - 1
 Row = tuple[str, str, str | None, int | None]
 """Key, version id, ETag, size in bytes."""
 
+_PIECE_ROWS = 8_192
+"""So many rows' bytes are hashed while they are still in the processor's cache."""
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -93,7 +95,10 @@ def _blocks(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[pa.Table]:
 
 
 def _hashed(block: pa.Table) -> bytes:
-    rows = encoded_rows(block)
-    _, offsets, values = rows.buffers()
-    first, last = (memoryview(offsets).cast("i")[rows.offset + i] for i in (0, len(rows)))
-    return sha256(memoryview(values)[first:last]).digest()
+    found = sha256()
+    for piece in block.to_batches(max_chunksize=_PIECE_ROWS):
+        rows = encoded_rows(piece)
+        _, offsets, values = rows.buffers()
+        first, last = (memoryview(offsets).cast("i")[rows.offset + i] for i in (0, len(rows)))
+        found.update(memoryview(values)[first:last])
+    return found.digest()

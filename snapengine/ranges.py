@@ -6,9 +6,11 @@ goes on at the range where it was: whatever is read, it is the same history.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from threading import RLock
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -37,6 +39,8 @@ from snapengine.ports import LogReader
 
 ROWS_AT_ONCE = 262_144
 """Rows that are read for one range of keys, more or less."""
+AHEAD = 2
+"""Ranges that are read and folded before they are asked for."""
 GROUP_ROWS = ROW_GROUP_ROWS
 """Of a file with no more, the row groups are not worth asking for."""
 _TRIES = 3
@@ -109,29 +113,34 @@ def by_ranges(
 
 
 def _ahead(reading: Reading, fold: Fold) -> Iterator[tuple[KeyRange, pa.Table]]:
-    """Each range and its rows; meanwhile the next is folded, and the one after it read."""
+    """Each range and its rows; meanwhile the next ones are folded, and those after them read."""
     ranges = reading.ranges()
     if len(ranges) == 1:
         yield ranges[0], fold(ranges[0])()()
         return
-    waits = [fold(ranges[0])]
+    coming: deque[tuple[KeyRange, Future[pa.Table]]] = deque()
+    reads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapengine-ranges")
+    folds = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapengine-fold")
 
-    def work(number: int) -> pa.Table:
-        finish = waits.pop()()
-        if number + 1 < len(ranges):
-            waits.append(fold(ranges[number + 1]))
-        return finish()
+    def rows(keys: KeyRange) -> Finish:
+        return fold(keys)()
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapengine-fold") as thread:
-        coming: Future[pa.Table] = thread.submit(work, 0)
-        try:
-            for number, keys in enumerate(ranges):
-                table = coming.result()
-                if number + 1 < len(ranges):
-                    coming = thread.submit(work, number + 1)
-                yield keys, table
-        finally:
-            coming.cancel()
+    def finished(read: Future[Finish]) -> pa.Table:
+        return read.result()()
+
+    try:
+        for keys in ranges:
+            read = reads.submit(rows, keys)
+            coming.append((keys, folds.submit(finished, read)))
+            if len(coming) > AHEAD:
+                done, table = coming.popleft()
+                yield done, table.result()
+        while coming:
+            done, table = coming.popleft()
+            yield done, table.result()
+    finally:
+        reads.shutdown(cancel_futures=True)
+        folds.shutdown(cancel_futures=True)
 
 
 class Observations:
@@ -180,6 +189,7 @@ class Reading:
         self._sources = sources
         self._bucket = ref.bucket
         self._prefix = ref.prefix
+        self._lock = RLock()
         self._reader: Reader | None = None
         self._tail: pa.Table | None = None
         self._tail_by_key: pa.Table | None = None
@@ -198,9 +208,10 @@ class Reading:
 
     def reader(self) -> Reader:
         """The archive's files; nothing is opened where there are none."""
-        if self._reader is None:
-            self._reader = self._sources.files(self._bucket)
-        return self._reader
+        with self._lock:
+            if self._reader is None:
+                self._reader = self._sources.files(self._bucket)
+            return self._reader
 
     # The log's tail
 
@@ -224,14 +235,15 @@ class Reading:
 
     def told(self) -> list[Told]:
         """The tail's entries that hold observations."""
-        while self._coming:
-            _, stream = self._coming.popitem()
-            for one in stream.result():
-                if isinstance(one, Told):
-                    self._told.append(one)
-                else:
-                    self._listed.append(one)
-        return self._told
+        with self._lock:
+            while self._coming:
+                _, stream = self._coming.popitem()
+                for one in stream.result():
+                    if isinstance(one, Told):
+                        self._told.append(one)
+                    else:
+                        self._listed.append(one)
+            return self._told
 
     def listed(self) -> list[ArchiveFile]:
         """Files that entries of the tail name."""
@@ -246,13 +258,14 @@ class Reading:
 
     def tail(self, keys: KeyRange) -> pa.Table:
         """The tail's observations of a range of keys, by the log's schema."""
-        if self._tail is None:
-            self._tail = pa.concat_tables([SCHEMA.empty_table(), *(one.rows for one in self.told())])
-        if keys == keys_below(self._prefix):
-            return self._tail
-        if self._tail_by_key is None:
-            order = pc.sort_indices(self._tail, sort_keys=[("key", "ascending")])
-            self._tail_by_key = self._tail.take(order)
+        with self._lock:
+            if self._tail is None:
+                self._tail = pa.concat_tables([SCHEMA.empty_table(), *(one.rows for one in self.told())])
+            if keys == keys_below(self._prefix):
+                return self._tail
+            if self._tail_by_key is None:
+                order = pc.sort_indices(self._tail, sort_keys=[("key", "ascending")])
+                self._tail_by_key = self._tail.take(order)
         return in_range(self._tail_by_key, keys)
 
     def tail_after(self, cover: Mapping[int, int]) -> pa.Table:

@@ -45,7 +45,7 @@ def resolve_ranges(
 ) -> Iterator[pa.Table]:
     """The same in order, range by range of keys, with only the columns asked for.
 
-    In memory are three ranges (`ROWS_AT_ONCE`), a row group of each file, what of the log no segment has
+    In memory are five ranges (`ROWS_AT_ONCE`), a row group of each file, what of the log no segment has
     taken over, and the versions of some keys; not the bucket.
     """
     schema = view_schema(ref, columns)

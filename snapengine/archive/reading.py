@@ -96,9 +96,7 @@ class ArchiveReader:
                 parts = self._fetch(file, footer, pieces)
         with self._decoding(file):
             source = pa.BufferReader(whole) if whole else sparse_file(file.size, parts)
-            parquet = pq.ParquetFile(
-                source, metadata=footer.metadata, pre_buffer=False, page_checksum_verification=True
-            )
+            parquet = pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=False)
             table = parquet.read_row_groups(indices, columns=names) if indices else _empty(parquet)
         rows = sum(footer.groups[index].rows for index in indices)
         if table.num_rows != rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from snapengine import deltafold
 from snapengine.bulkfold import VIEW_SCHEMA, bulkfold, version_table, versions_of
 from snapengine.deltafold import EMPTY_BASE, put_together, settle
 from snapengine.fold import fold
@@ -228,6 +230,25 @@ def test_rows_are_put_into_others_in_the_order_of_utf_8(old: set[str], gone: set
 
 def _many(make: Callable[[int], str], numbers: range) -> pa.Table:
     return version_table([_row(make(n), f"v{n}") for n in numbers])
+
+
+@given(
+    st.lists(st.lists(KEYS, max_size=4), max_size=5), st.sets(KEYS), st.sets(KEYS), st.sampled_from([1, 2, 9])
+)
+def test_rows_are_put_in_alike_however_the_others_are_cut_into_pieces(
+    drawn: list[list[str]], gone: set[str], new: set[str], most: int
+) -> None:
+    old = sorted({key for piece in drawn for key in piece})
+    whole = version_table([_row(key, "old") for key in old])
+    ends = [0, *itertools.accumulate(min(len(piece), len(old)) for piece in drawn), len(old)]
+    base = pa.concat_tables([whole.slice(a, max(b - a, 0)) for a, b in itertools.pairwise(ends)])
+    rows = version_table([_row(key, "new") for key in new])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(deltafold, "_PIECE_ROWS", most)
+        together = put_together(base, pa.array(sorted(gone), pa.string()), rows)
+    expected = dict.fromkeys(set(old) - gone, "old") | dict.fromkeys(new, "new")
+    found = zip(together["key"].to_pylist(), together["version_id"].to_pylist(), strict=True)
+    assert list(found) == sorted(expected.items())
 
 
 @pytest.mark.parametrize("every", [1, 25, 1000])
