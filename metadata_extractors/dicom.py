@@ -54,6 +54,7 @@ class DicomExtractor:
     def __init__(self, columns: Sequence[str] | None = None) -> None:
         self._columns = plan_columns(columns)
         self._tags = frozenset(column.tag for column in self._columns) | {_PIXEL_REPRESENTATION}
+        self._nested = any(column.as_json for column in self._columns)
 
     @property
     def schema(self) -> pa.Schema:
@@ -70,7 +71,7 @@ class DicomExtractor:
         last: no value is ever taken from a header cut short by us."""
         with pydicom_quietly() as caught:
             try:
-                header = read_header(prefix, self._tags)
+                header = read_header(prefix, self._tags, nested=self._nested)
             except NotRead as why:
                 return Extraction(why.outcome, {}, tuple(map(str, [why] if str(why) else [])))
             problems = [*header.problems, *_structural(caught)]
@@ -100,7 +101,7 @@ def _structural(caught: list[WarningMessage]) -> list[str]:
 
 def _value(header: Header, column: Column) -> tuple[object, str]:
     """The column's value (None where there is none) and what was wrong with it ("" where nothing)."""
-    element = header.element(column.tag)
+    element = header.elements.get(column.tag)
     if element is None or (isinstance(element, RawDataElement) and not element.value):
         return None, ""
     try:
@@ -155,7 +156,7 @@ def _values(element: RawDataElement, header: Header, column: Column) -> tuple[li
         parse = years
     elif column.form == "value":
         parse = TEXT_PARSERS.get(column.vr, str)
-    return _parsed(texts(raw, column.vr, _encodings(header)), parse)
+    return _parsed(texts(raw, column.vr, header.encodings), parse)
 
 
 def _parsed(written: list[str | None], parse: Callable[[str], object]) -> tuple[list[object], str]:
@@ -177,18 +178,13 @@ def _actual_vr(element: RawDataElement, header: Header, column: Column) -> str:
         return str(element.VR)
     if column.vr != "US or SS":
         return column.vr if element.VR in {None, "UN"} else str(element.VR)
-    pixels = header.element(_PIXEL_REPRESENTATION)
+    pixels = header.elements.get(_PIXEL_REPRESENTATION)
     signed = isinstance(pixels, RawDataElement) and (pixels.value or b"").strip(b"\0") == _SIGNED
     return "SS" if signed else "US"
-
-
-def _encodings(header: Header) -> list[str]:
-    declared = header.dataset.original_character_set
-    return [declared] if isinstance(declared, str) else list(declared)
 
 
 def _json(element: Element, header: Header) -> str:
     """The element as the DICOM JSON model writes it (PS3.18, F.2)."""
     if isinstance(element, RawDataElement):
-        element = convert_raw_data_element(element, encoding=_encodings(header), ds=header.dataset)
+        element = convert_raw_data_element(element, encoding=header.encodings, ds=header.dataset)
     return json.dumps(element.to_json_dict(None, 0), sort_keys=True)

@@ -11,7 +11,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from metadata_extractors.base import NeedMoreBytes, Outcome, Prefix
+from metadata_extractors.dicom_scan import TooSlow, scan
 from metadata_extractors.ranged import MAX_HEADER_BYTES, PrefixFile
 
 MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
@@ -51,22 +52,23 @@ class NotRead(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The elements read, not yet converted: file meta information (group 0002) and data set."""
+    """What was read, not yet converted."""
 
-    meta: Dataset
-    dataset: Dataset
-    problems: tuple[str, ...]
+    elements: Mapping[int, Element]
+    """By tag, those that were read to their end: file meta information (group 0002) and data set."""
+    encodings: list[str]
+    """Python's codecs for its text."""
+    problems: tuple[str, ...] = ()
     """Why it is not whole; empty where it is."""
-
-    def element(self, tag: int) -> Element | None:
-        """The element, if it was read to its end."""
-        part = self.meta if tag >> 16 == 2 else self.dataset
-        found = part.get_item(tag, keep_deferred=True) if tag in part else None
-        return None if found is None or _is_cut(found) else found
+    dataset: Dataset | None = None
+    """pydicom's, where it was asked."""
 
 
-def read_header(prefix: Prefix, tags: Collection[int], seconds: float = MAX_SECONDS) -> Header:
-    """The elements of these tags, and those that tell whether it is DICOM at all.
+def read_header(
+    prefix: Prefix, tags: Collection[int], seconds: float = MAX_SECONDS, nested: bool = True
+) -> Header:
+    """The elements of these tags, and those that tell whether it is DICOM at all. `nested` is false if none
+    of the tags is a sequence or private: pydicom is then needed for odd headers only.
 
     Raises `NeedMoreBytes` where the header goes on after a prefix that is not the last, `NotRead` where
     there is none. Call it, and convert what it gives, within `pydicom_quietly`.
@@ -76,8 +78,14 @@ def read_header(prefix: Prefix, tags: Collection[int], seconds: float = MAX_SECO
         raise NeedMoreBytes(_PREAMBLE + 4)
     if not magic and not _begins_like_a_dataset(prefix.data):
         raise NotRead("not_matched")
-    header = _read(prefix, [*tags, _SOP_CLASS_UID], seconds)
-    if not header.meta and not _is_uid(header.element(_SOP_CLASS_UID)):
+    try:
+        scanned = None if nested else scan(prefix, tags, seconds)
+    except TooSlow:
+        raise _timeout(seconds) from None
+    if scanned is not None:
+        return Header(scanned.elements, scanned.encodings)
+    header, has_meta = _read(prefix, [*tags, _SOP_CLASS_UID], seconds)
+    if not has_meta and not _is_uid(header.elements.get(_SOP_CLASS_UID)):
         raise NotRead(*(("failed", "DICM, but no DICOM after it") if magic else ("not_matched",)))
     return header
 
@@ -106,7 +114,12 @@ def _is_uid(element: Element | None) -> bool:
     return "." in text and UID(text).is_valid
 
 
-def _read(prefix: Prefix, tags: list[int], seconds: float) -> Header:
+def _timeout(seconds: float) -> NotRead:
+    return NotRead("timeout", f"reading the header took more than {seconds:g} s")
+
+
+def _read(prefix: Prefix, tags: list[int], seconds: float) -> tuple[Header, bool]:
+    """By pydicom; and whether there is file meta information."""
     first = _Attempt(prefix, tags, seconds)
     if first.raised or not (first.dataset or first.complete):
         # pydicom drops all that it had read: read again, up to before the element where it failed.
@@ -126,7 +139,9 @@ def _read(prefix: Prefix, tags: list[int], seconds: float) -> Header:
         problems.append("an element claims more bytes than the object has")
     elif not first.complete:
         problems.append("the object ends within an element or at a stray delimiter")
-    return Header(attempt.meta, attempt.dataset, tuple(problems))
+    declared = attempt.dataset.original_character_set
+    encodings = [declared] if isinstance(declared, str) else list(declared)
+    return Header(attempt.elements, encodings, tuple(problems), attempt.dataset), bool(attempt.meta)
 
 
 class _Attempt:
@@ -146,9 +161,16 @@ class _Attempt:
                 raise NotRead("failed", "sequences are nested too deep") from None
             self.raised = type(error).__name__
         if self.source.timed_out:
-            raise NotRead("timeout", f"reading the header took more than {seconds:g} s")
+            raise _timeout(seconds)
         if self.source.needed is not None and not prefix.last:
             raise NeedMoreBytes(self.source.needed)
+
+    @property
+    def elements(self) -> dict[int, Element]:
+        """Those that were read to their end."""
+        meta = {int(each.tag): each for each in _elements(self.meta) if each.tag >> 16 == 2}
+        rest = {int(each.tag): each for each in _elements(self.dataset) if each.tag >> 16 != 2}
+        return {tag: element for tag, element in (meta | rest).items() if not _is_cut(element)}
 
     @property
     def complete(self) -> bool:
