@@ -173,7 +173,8 @@ def _result(
 
 def _row(values: Mapping[str, object], schema: pa.Schema) -> bytes:
     """One row as an Arrow record batch, without its schema. Raises where a value is none of its type."""
-    found: bytes = pa.RecordBatch.from_pylist([dict(values)], schema=schema).serialize().to_pybytes()
+    one = pa.array([dict(values)], pa.struct(list(schema)))  # in one go: several times quicker than by column
+    found: bytes = pa.RecordBatch.from_struct_array(one).serialize().to_pybytes()
     return found
 
 
