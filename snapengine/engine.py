@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from threading import RLock
-from tomllib import TOMLDecodeError
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 import botocore.session
 from botocore.config import Config
-from pydantic import ValidationError
 
+from snapengine import selections
 from snapengine.archive.manifest import Archive
 from snapengine.archive.manifests import Manifests
 from snapengine.aws_errors import translated
@@ -27,15 +26,18 @@ from snapengine.fold import merge, removal_of
 from snapengine.gone import gone_versions, why
 from snapengine.instants import TimeInput, render, to_millis
 from snapengine.model import Epoch, GoneVersion, Level, ObjectVersion, Snapshot, SnapshotRef
+from snapengine.narrowing import NarrowedSource
 from snapengine.ports import Clock, LogStore
-from snapengine.reference import checked_bucket, parse_reference
-from snapengine.requiring import require_level
+from snapengine.reference import ParsedRef, checked_bucket, parse_reference
+from snapengine.requiring import in_thread, require_level
 from snapengine.resolver import bound, covered, explain, key_history, resolve, resolve_key, resolve_ranges
-from snapengine.settings import Settings
+from snapengine.selections import Chosen
+from snapengine.settings import Settings, load_settings
 from snapengine.stores.dynamodb import DynamoDBStore
 from snapengine.stores.objects import S3Objects, StoredVersion, VersionFacts
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import MEMORY, Database
+from snapengine.view_rows import Joined
 from snapengine.views import View
 
 if TYPE_CHECKING:
@@ -76,27 +78,6 @@ def wall_clock() -> int:
 def _snapshot_named(time: TimeInput) -> str | None:
     """The name, if a time is given as `snapshot:NAME`."""
     return time.removeprefix(_SNAPSHOT) if isinstance(time, str) and time.startswith(_SNAPSHOT) else None
-
-
-def _wrong_setting(where: tuple[str | int, ...], kind: str, said: str, given: object) -> str:
-    name = "_".join(map(str, where))
-    words = said
-    if kind == "extra_forbidden":
-        words = "there is no such setting"
-    elif name == "store":
-        words = f"{given!r} is neither dynamodb://TABLE nor sqlite:///PATH"
-    return f"SNAPENGINE_{name.upper()}: {words}"
-
-
-def load_settings(**given: Any) -> Settings:
-    """Settings from environment and file. Raises `UsageError` that names each wrong one."""
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        wrong = "; ".join(_wrong_setting(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors())
-        raise UsageError(f"Wrong settings. {wrong}. See docs/settings.md.") from None
-    except TOMLDecodeError as error:
-        raise UsageError(f"The settings file is not TOML: {error}. See docs/settings.md.") from None
 
 
 class Engine:
@@ -227,6 +208,17 @@ class Engine:
     def open_ref(self, reference: str, *, require: Level = "provisional", timeout: float = 300.0) -> View:
         """The view or slice that a `snap://` reference names."""
         parsed = parse_reference(reference)
+        view = self._whole(parsed, require, timeout)
+        if not parsed.selection:
+            return view
+        ref = replace(view.ref, selection=parsed.selection)
+        only_here = ref in self._unkept
+        rows = self.selected(ref)
+        source = NarrowedSource(self, ref, rows, only_here=only_here)
+        return View(source, ref, self._epoch(ref.bucket, ref.epoch), rows)
+
+    def _whole(self, parsed: ParsedRef, require: Level, timeout: float) -> View:
+        """What a reference names, without what it selects."""
         if parsed.start is None:
             return self.view(
                 parsed.bucket,
@@ -297,6 +289,8 @@ class Engine:
             return view
         if not prefix.startswith(view.prefix):
             raise UsageError(f"snapshot:{name} holds only keys below {view.prefix!r}, not {prefix!r}.")
+        if view.ref.selection:
+            return view.select([key for key in view if key.startswith(prefix)])
         ref = replace(view.ref, prefix=prefix)
         return View(self, ref, self._epoch(bucket, ref.epoch))
 
@@ -412,6 +406,42 @@ class Engine:
         now = SnapshotRef(ref.bucket, ref.prefix, newest.time, newest.number)
         keys = removed_keys(self, now, newest, shown["key"].combine_chunks())
         return gone_versions(shown, covered(self, now, newest, only=keys)) if keys else []
+
+    # Metadata, and what is chosen by it
+
+    def joined(self, ref: SnapshotRef, epoch: Epoch, extractor: str, *, identifying: bool) -> Joined:
+        from snapengine.row_reading import joined
+
+        return joined(self, ref, epoch, extractor, identifying)
+
+    def extracting(self, bucket: str, extractor: str) -> bool:
+        config = self.store.config(bucket)
+        return config is not None and extractor in config.extractors
+
+    def keep(self, ref: SnapshotRef, rows: pa.Table, chosen: Chosen) -> None:
+        async def put() -> None:
+            async with self.log() as log:
+                await selections.keep(log, ref, rows, self.clock)
+                del self._unkept[ref]
+                await selections.note(log, ref, chosen, self.clock)
+
+        self._unkept[ref] = rows
+        in_thread(put())
+
+    def selected(self, ref: SnapshotRef) -> pa.Table:
+        return self._unkept[ref] if ref in self._unkept else selections.kept(self.store, ref)
+
+    @cached_property
+    def _unkept(self) -> dict[SnapshotRef, pa.Table]:
+        """What the table did not take, for as long as this process lasts."""
+        return {}
+
+    def chosen(self, ref: SnapshotRef) -> Chosen | None:
+        async def ask() -> list[Chosen]:
+            async with self.log() as log:
+                return await selections.noted(log, self.store, ref)
+
+        return next(iter(in_thread(ask())), None)
 
     # The archive
 

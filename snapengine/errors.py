@@ -10,6 +10,7 @@
     │   ├── NoSuchKey           the view has no object of that key (a KeyError too)
     │   ├── NoSuchEpoch
     │   ├── NoSuchSnapshot
+    │   ├── NoSuchSelection
     │   ├── BucketUnknown       S3 has no such bucket, or not for these credentials
     │   ├── BucketNotEnabled
     │   └── TableMissing
@@ -119,6 +120,12 @@ class NoSuchSnapshot(NotFound):
     """The bucket has no snapshot of that name."""
 
     code = "no-such-snapshot"
+
+
+class NoSuchSelection(NotFound):
+    """A narrowed view whose rows this table does not hold."""
+
+    code = "no-such-selection"
 
 
 class BucketUnknown(NotFound):

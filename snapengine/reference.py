@@ -14,6 +14,8 @@ _REFERENCE = re.compile(
     r"(?:~(?P<epoch>[0-9]{1,18}))?(?P<all>~all)?(?:/(?P<prefix>.*))?",
     re.DOTALL,
 )
+_SELECTION = re.compile(r"\?select=(?P<digest>sha256:[0-9a-f]{64})?\Z")
+"""At the end of a reference; an empty one stands after a prefix that would be taken for one itself."""
 
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
@@ -41,14 +43,19 @@ class ParsedRef:
     start: str | None
     epoch: int | None
     all_versions: bool
+    selection: str = ""
+    """Of a narrowed view `sha256:…`."""
 
 
 def parse_reference(text: str) -> ParsedRef:
     """Read `snap://BUCKET@AT[~EPOCH]/PREFIX` or `snap://BUCKET@START..END[~EPOCH][~all]/PREFIX`.
 
-    The prefix is everything after the first slash, to the letter: nothing in it is decoded.
+    The prefix is everything after the first slash, to the letter: nothing in it is decoded. A narrowed view's
+    reference has an epoch, and ends in `?select=sha256:…`.
     """
-    match = _REFERENCE.fullmatch(text)
+    chosen = _SELECTION.search(text)
+    selection = chosen["digest"] or "" if chosen else ""
+    match = _REFERENCE.fullmatch(text[: chosen.start()] if chosen else text)
     if not match or bool(match["dots"]) != bool(match["start"]):
         raise BadReference(
             f"{text!r} is no reference. Write snap://BUCKET@TIME/PREFIX, "
@@ -56,6 +63,8 @@ def parse_reference(text: str) -> ParsedRef:
         )
     if match["all"] and not match["start"]:
         raise BadReference(f"{text!r} asks for all versions, which only a slice (START..END) has.")
+    if selection and (not match["epoch"] or match["all"]):
+        raise BadReference(f"{text!r} is no reference: what is selected has an epoch, and one version a key.")
     return ParsedRef(
         bucket=match["bucket"],
         prefix=match["prefix"] or "",
@@ -63,6 +72,7 @@ def parse_reference(text: str) -> ParsedRef:
         start=match["start"],
         epoch=int(match["epoch"]) if match["epoch"] else None,
         all_versions=bool(match["all"]),
+        selection=selection,
     )
 
 
@@ -70,4 +80,6 @@ def render_reference(ref: SnapshotRef) -> str:
     """The reference as text. It resolves to the same answer for ever."""
     time = render(ref.at) if ref.start is None else f"{render(ref.start)}..{render(ref.at + 1)}"
     every = "~all" if ref.versions == "all" else ""
-    return f"snap://{ref.bucket}@{time}~{ref.epoch}{every}/{ref.prefix}"
+    mark = bool(ref.selection) or bool(_SELECTION.search(ref.prefix))
+    chosen = f"?select={ref.selection}" if mark else ""
+    return f"snap://{ref.bucket}@{time}~{ref.epoch}{every}/{ref.prefix}{chosen}"

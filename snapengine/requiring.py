@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snapengine.completeness import compared_since_enabling, settled_until
 from snapengine.errors import NotYetComplete, UsageError
@@ -16,6 +16,8 @@ from snapengine.model import Level
 if TYPE_CHECKING:
     from snapengine.buckets.tools import Tools
     from snapengine.views import View
+
+T = TypeVar("T")
 
 _LEVELS: tuple[Level, ...] = ("provisional", "settled", "verified")
 _TICK = 0.5
@@ -63,10 +65,15 @@ def _list_now(tools: Tools, view: View, end: float) -> None:
             await asyncio.sleep((view.ref.at - report.begun) / 1000 + _TICK)
 
     try:
-        with ThreadPoolExecutor(1) as pool:  # a thread, as a notebook has a loop of its own running
-            pool.submit(asyncio.run, run()).result()
+        in_thread(run())
     except TimeoutError:
         raise NotYetComplete(_in_words(view, "verified", fixed=False)) from None
+
+
+def in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """What asynchronous work gives, for a caller who may have a loop running, as a notebook has."""
+    with ThreadPoolExecutor(1, thread_name_prefix="snapengine-async") as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 def _in_words(view: View, level: Level, *, fixed: bool) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from tomllib import TOMLDecodeError
+from typing import Annotated, Any
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import Field, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -53,6 +54,14 @@ class Settings(BaseSettings):
         description="The folder in which files of archives are kept for the next reader; `off` for none.",
     )
     cache_bytes: int = Field(default=10 * 2**30, ge=0, description="How large that folder may grow.")
+    deidentify: str = Field(
+        default="off",
+        description="Whether metadata is de-identified where nothing is said: `off`, `on`, or options of "
+        "PS3.15's profile, with commas.",
+    )
+    deidentify_key: SecretStr | None = Field(
+        default=None, description="Of the pseudonyms: at least 32 hexadecimal digits, kept secret."
+    )
     actor: str | None = Field(
         default=None, description="Who the audit log names; by default the AWS identity."
     )
@@ -77,3 +86,24 @@ class Settings(BaseSettings):
             raise UsageError(f"SNAPENGINE_CONFIG_FILE names {named}, and there is no such file.")
         path = Path(named or "snapengine.toml")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+
+def _wrong_setting(where: tuple[str | int, ...], kind: str, said: str, given: object) -> str:
+    name = "_".join(map(str, where))
+    words = said
+    if kind == "extra_forbidden":
+        words = "there is no such setting"
+    elif name == "store":
+        words = f"{given!r} is neither dynamodb://TABLE nor sqlite:///PATH"
+    return f"SNAPENGINE_{name.upper()}: {words}"
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from environment and file. Raises `UsageError` that names each wrong one."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = "; ".join(_wrong_setting(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors())
+        raise UsageError(f"Wrong settings. {wrong}. See docs/settings.md.") from None
+    except TOMLDecodeError as error:
+        raise UsageError(f"The settings file is not TOML: {error}. See docs/settings.md.") from None

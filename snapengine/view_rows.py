@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from threading import RLock
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -17,6 +18,8 @@ from snapengine.errors import BadData, UsageError
 from snapengine.model import Epoch, GoneVersion, ObjectVersion, SnapshotRef
 from snapengine.reference import render_reference
 from snapengine.rollup import range_of, roll_up
+from snapengine.selections import Chosen
+from snapengine.settings import Settings
 
 FEW_ROWS = 2_000_000
 """A view of at most so many rows (some 400 MB) is resolved once and kept; a greater one is streamed."""
@@ -26,6 +29,33 @@ BATCH_ROWS = 65_536
 
 _LOOK_UPS = 64
 """So many keys are rather looked up one by one than found by reading all rows."""
+
+
+class Joined(Protocol):
+    """A view's rows, each with its row of metadata: `metadata_rows.joined_schema`, in key order."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns that there are; also the identifying ones, where those are not read."""
+        ...
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Local Parquet files with rows of the whole bucket, each file's keys after the one's before it."""
+        ...
+
+    @property
+    def changed(self) -> pa.Array[Any] | Sequence[str]:
+        """Keys of which the files' rows do not count."""
+        ...
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows that count instead, and of the view all that are in no file."""
+        ...
+
+    def verify(self) -> None:
+        """Raise `ArchiveDamaged` where a file is not what was written. May run while the files are read."""
+        ...
 
 
 class ViewSource(Protocol):
@@ -69,6 +99,34 @@ class ViewSource(Protocol):
         ...
 
     def audit(self, ref: SnapshotRef, shown: pa.Table) -> list[GoneVersion]: ...
+
+    def joined(self, ref: SnapshotRef, epoch: Epoch, extractor: str, *, identifying: bool) -> Joined:
+        """The rows beside their metadata; of a narrowed view's reference those of the view it narrows."""
+        ...
+
+    def extracting(self, bucket: str, extractor: str) -> bool:
+        """Whether that extractor is switched on for the bucket's new objects."""
+        ...
+
+    def chosen(self, ref: SnapshotRef) -> Chosen | None:
+        """How a narrowed view came to be, if that was kept."""
+        ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+
+class BaseSource(ViewSource, Protocol):
+    """A source of views that can be narrowed."""
+
+    def keep(self, ref: SnapshotRef, rows: pa.Table, chosen: Chosen) -> None:
+        """Keep what a narrowed view's reference selects, for ever. Raises what keeps the table from it; then
+        it is kept while this process lasts."""
+        ...
+
+    def selected(self, ref: SnapshotRef) -> pa.Table:
+        """The same rows. Raises `NoSuchSelection`, and `LogDamaged` if they are not what was kept."""
+        ...
 
 
 class Rows:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import pyarrow as pa
 
-from snapengine.bulkfold import versions_of
+from snapengine.bulkfold import VIEW_SCHEMA, versions_of
+from snapengine.cautions import SelectionNotKept, caution
 from snapengine.completeness import completeness
 from snapengine.diff import Diff, diff_batches, diff_tables
 from snapengine.digest import digest_batches
@@ -19,13 +20,44 @@ from snapengine.download import download, plan_paths
 from snapengine.errors import NoSuchKey, SnapEngineError, UsageError, VersionGone
 from snapengine.instants import to_datetime
 from snapengine.model import Completeness, Epoch, GoneVersion, ObjectVersion, SnapshotRef
+from snapengine.narrowing import NarrowedSource, pick, wanted_objects
+from snapengine.plugins import load_one
 from snapengine.reference import render_reference
 from snapengine.row_bytes import COLUMNS
+from snapengine.selections import Chosen, selection_digest
 from snapengine.version_file import VersionFile
-from snapengine.view_rows import FEW_ROWS, Rows, ViewSource
+from snapengine.view_rows import FEW_ROWS, Joined, Rows, ViewSource
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_METADATA = "snapengine.metadata"
+
+
+class WhereOptions(TypedDict, total=False):
+    """How a condition on metadata is answered."""
+
+    prefix: str
+    """Only objects whose keys start with it."""
+    missing: Literal["warn", "read", "error"] | None
+    """Objects without a row of metadata: `warn` of them, `read` them now, or raise an `error`. None: `warn`,
+    but where no object has one, as nothing extracts them, up to 10,000 are read."""
+    deidentify: bool | str | Sequence[str] | None
+    """By the basic profile of PS3.15, with a list of options (`patient characteristics`, ...). None: as the
+    setting `SNAPENGINE_DEIDENTIFY` says. The condition, too, then sees only what is left."""
+    workers: int
+    """How many objects are read at once, where they are."""
+    memory: str
+    """What the query may take, as `512MiB`; besides the answer itself."""
+
+
+class MetadataOptions(WhereOptions, total=False):
+    """Which metadata is answered, and how."""
+
+    where: Any
+    """An SQL expression (text), or a `pyarrow.compute` one."""
+    columns: Sequence[str] | None
+    """None: all that may be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +83,18 @@ class View(Mapping[str, ObjectVersion]):
     """
 
     def __init__(
-        self, source: ViewSource, ref: SnapshotRef, epoch: Epoch, table: pa.Table | None = None
+        self,
+        source: ViewSource,
+        ref: SnapshotRef,
+        epoch: Epoch,
+        table: pa.Table | None = None,
+        chosen: Chosen | None = None,
     ) -> None:
         self._source = source
         self.ref = ref
         self._epoch = epoch
         self._rows = Rows(source, ref, epoch, table)
+        self._chosen = chosen
 
     # What it is a view of
 
@@ -105,7 +143,7 @@ class View(Mapping[str, ObjectVersion]):
     def __reduce__(self) -> tuple[Any, ...]:
         table = self._rows.few()
         carried = table if table is not None and table.num_rows <= FEW_ROWS else None
-        return (View, (self._source, self.ref, self._epoch, carried))
+        return (View, (self._source, self.ref, self._epoch, carried, self._chosen))
 
     # The mapping
 
@@ -207,15 +245,72 @@ class View(Mapping[str, ObjectVersion]):
             before, after = differing
         return diff_tables(self.reference, before, other.reference, after)
 
-    def metadata(self, extractor: str = "dicom", **options: Any) -> pd.DataFrame:
-        """Metadata of the view's objects, each read from its own version, as a DataFrame.
+    # By metadata
 
-        See `metadata_extractors.frame.metadata_frame` for the options (`columns=`, `prefix=`).
+    def metadata(self, extractor: str = "dicom", **options: Unpack[MetadataOptions]) -> pd.DataFrame:
+        """Metadata of the view's objects as a DataFrame with Arrow types (`pandas.ArrowDtype`), in key order:
+        `key`, `version_id`, `size` (bytes), `event_time` (UTC), then `columns`.
+
+        `where` is one SQL expression over the extractor's and the view's columns, or a pyarrow one. Objects
+        without a row are in `frame.attrs["without_row"]`, and warned about, unless `missing` says otherwise;
+        `attrs` has the other numbers and the reference too. See docs/metadata.md for all `MetadataOptions`.
+        Raises `UsageError`, `IdentifyingRefused`, and what reading a view raises.
         """
-        from snapengine.plugins import load_one
-
-        frame: pd.DataFrame = load_one("snapengine.metadata", "metadata")(self, extractor, **options)
+        frame: pd.DataFrame = load_one(_METADATA, "frame")(self, self._source, extractor, **options)
         return frame
+
+    def metadata_table(self, extractor: str = "dicom", **options: Unpack[MetadataOptions]) -> pa.Table:
+        """The same as an Arrow table, whose fields keep their metadata (`unit`, `identifying`, `tag`), and
+        whose own has under `snapengine` what `attrs` has, as JSON."""
+        return load_one(_METADATA, "table")(self, self._source, extractor, **options)
+
+    def where(self, condition: Any, extractor: str = "dicom", **options: Unpack[WhereOptions]) -> View:
+        """The view of those objects whose metadata makes the condition true, as `metadata(where=...)` finds
+        them. It has a reference and a digest of its own, and opens for ever; `query` has the condition."""
+        rows, chosen = load_one(_METADATA, "where")(self, self._source, extractor, condition, **options)
+        return self._narrowed(rows, chosen)
+
+    def select(self, objects: Any) -> View:
+        """The view of these objects: a table (pandas, pyarrow) with a column `key`, or keys.
+
+        Where the table has a column `version_id` too, as from `metadata`, each must be the version that this
+        view shows. Raises `NoSuchKey` for a key that it does not show, `UsageError` for another version.
+        """
+        keys, versions = wanted_objects(objects)
+        names = VIEW_SCHEMA.names
+        rows = pick(self._rows.batches(names), keys, versions, self.reference)
+        return self._narrowed(rows, Chosen(self.reference))
+
+    @property
+    def query(self) -> str | None:
+        """The condition by which the view was narrowed; None if it was not, or not by one."""
+        if self._chosen is None and self.ref.selection:
+            self._chosen = self._source.chosen(self.ref)
+        return None if self._chosen is None else self._chosen.query
+
+    def joined(self, extractor: str, *, identifying: bool) -> Joined:
+        """The view's rows beside their metadata, for those who ask by other means than `metadata`. Of a
+        narrowed view those of the whole view."""
+        return self._source.joined(
+            replace(self.ref, selection=""), self._epoch, extractor, identifying=identifying
+        )
+
+    def _narrowed(self, rows: pa.Table, chosen: Chosen) -> View:
+        if self.ref.versions == "all":
+            raise UsageError("A slice of all versions cannot be narrowed: it has no one version a key.")
+        base: Any = self._source.base if isinstance(self._source, NarrowedSource) else self._source
+        ref = replace(self.ref, selection=selection_digest(rows))
+        only_here = False
+        try:
+            base.keep(ref, rows, chosen)
+        except SnapEngineError as error:
+            only_here = True
+            caution(
+                f"{render_reference(ref)} opens in this process only, as the table did not take it: {error}",
+                SelectionNotKept,
+            )
+        source = NarrowedSource(base, ref, rows, only_here=only_here)
+        return View(source, ref, self._epoch, rows, chosen)
 
     # Bytes
 
