@@ -21,9 +21,11 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False),
     pa.field("cover", pa.string(), nullable=False),
     pa.field("watermarks", pa.string(), nullable=False),
+    pa.field("rows", pa.string()),
 ]
 EPOCHS = pa.schema(_FIELDS)
-"""Of `epochs` files: what the table's items hold, to restore them from; cover and watermarks are JSON."""
+"""Of `epochs` files: what the table's items hold, to restore them from; cover, watermarks and rows are JSON.
+`rows` is null, or the column missing, where an epoch covers no rows of metadata."""
 
 OBSERVATION_ROWS = 1_048_576
 """The most rows of a file of observations."""
@@ -31,3 +33,10 @@ OBJECT_ROWS = 1_048_576
 """The most rows of a checkpoint's part: its footer, too, is read for a prefix."""
 ROW_GROUP_ROWS = 16_384
 """What a prefix of a few keys costs, whatever the bucket's size."""
+
+
+def with_rows(epochs: pa.Table) -> pa.Table:
+    """The contents of an `epochs` file by `EPOCHS`, also of one from before there were rows of metadata."""
+    if "rows" in epochs.schema.names:
+        return epochs.select(EPOCHS.names)
+    return epochs.append_column(EPOCHS.field("rows"), pa.nulls(epochs.num_rows, pa.string()))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from snapengine.archive.manifest import ArchiveFile, Segment
 from snapengine.archive.planning import Bounds, KeyRange, split
 from snapengine.archive.roots import Root
-from snapengine.archive.schemas import ARCHIVED, EPOCHS, OBSERVATION_ROWS, ORDER
+from snapengine.archive.schemas import ARCHIVED, EPOCHS, OBSERVATION_ROWS, ORDER, with_rows
 from snapengine.archive.windows import Reader, Window
 from snapengine.archiving import paths
 from snapengine.archiving.policy import to_put_together
@@ -80,7 +80,7 @@ def put_together(
             tables = _merged(reader, old, pool, renew)
             files += write_sorted(root, stem, role, ARCHIVED, ORDER, tables, OBSERVATION_ROWS)
     epochs = [f for s in run for f in s.files if f.role == "epochs"]
-    tables = (reader.read(file) for file in epochs)
+    tables = (with_rows(reader.read(file)) for file in epochs)
     stem = f"{paths.epochs(bucket, first.first, last.last)}/epochs"
     files += write_sorted(root, stem, "epochs", EPOCHS, ("number",), tables, 16 * OBSERVATION_ROWS)
     leaving = [s.leaving_since for s in run if s.leaving_since is not None]

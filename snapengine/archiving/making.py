@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -229,11 +229,16 @@ def _with_epoch(table: pa.Table, epoch: int) -> pa.Table:
 
 
 def epochs_table(epochs: list[Epoch]) -> pa.Table:
-    """By `EPOCHS`; cover and watermarks as JSON objects, their keys in order."""
+    """By `EPOCHS`; cover, watermarks and rows as JSON objects, their keys in order."""
     columns = [
         [e.number for e in epochs],
         [e.time for e in epochs],
-        [json.dumps({str(s): to for s, to in sorted(e.cover.items())}) for e in epochs],
+        [_by_stream(e.cover) for e in epochs],
         [json.dumps(asdict(e.watermarks), sort_keys=True) for e in epochs],
+        [_by_stream(e.rows) if e.rows else None for e in epochs],
     ]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, EPOCHS, strict=True)], schema=EPOCHS)
+
+
+def _by_stream(cover: Mapping[int, int]) -> str:
+    return json.dumps({str(stream): to for stream, to in sorted(cover.items())})

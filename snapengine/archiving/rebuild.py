@@ -26,6 +26,7 @@ from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import ArchiveDamaged, Refused
 from snapengine.lease import ENABLE, Lease
 from snapengine.log import EpochCutter
+from snapengine.metadata_rows import metadata_log
 from snapengine.model import BucketConfig, Epoch, LogEntry, watermarks_of
 from snapengine.ports import LogStore
 from snapengine.reference import parse_reference
@@ -115,7 +116,7 @@ async def rebuild_table(
                 f"{found.gap} Restore what is missing from a copy or an earlier version, or give up those "
                 "epochs with --up-to-gap. Nothing was changed."
             )
-        run = _Rebuild(tools, found, root.url, lease, progress)
+        run = await asyncio.to_thread(_Rebuild, tools, found, root.url, lease, progress)
         return await run.write(saved)
 
 
@@ -169,6 +170,7 @@ class _Rebuild:
         self._url = url
         self._lease = lease
         self._progress = progress
+        [self._last] = read_epochs(tools.reader(url), found.last, last_only=True)
         names = "".join(f.sha256 for s in found.segments for f in s.files)
         began = max(tools.clock(), found.last.last_time + 1)
         self._state: dict[str, str | int] = {
@@ -215,15 +217,18 @@ class _Rebuild:
     # What is written, in order
 
     async def _stubs(self, log: LogStore) -> None:
-        """The log goes on behind what the last archived epoch covers."""
-        for stream, number in sorted(self._found.last.cover.items()):
+        """Both logs go on behind what the last archived epoch covers."""
+        ends = [(self._bucket, *end) for end in sorted(self._last.cover.items())]
+        ends += [(metadata_log(self._bucket), *end) for end in sorted(self._last.rows.items())]
+        for name, stream, number in ends:
             if not number:
                 continue
-            nonce = blake2b(f"{self._state['segments']}/{stream}".encode(), digest_size=12).hexdigest()
-            entry = LogEntry(self._bucket, stream, number, nonce, self._began, 0, b"", "stub")
+            seed = f"{self._state['segments']}{name.removeprefix(self._bucket)}/{stream}"
+            nonce = blake2b(seed.encode(), digest_size=12).hexdigest()
+            entry = LogEntry(name, stream, number, nonce, self._began, 0, b"", "stub")
             if not await log.put_entry(entry):
                 raise _another(self._tools, self._bucket, "elsewhere")
-            await log.mark_done(self._bucket, stream, number)
+            await log.mark_done(name, stream, number)
 
     async def _epochs(self, log: LogStore) -> int:
         """All of them as they were; how many."""
@@ -263,12 +268,14 @@ class _Rebuild:
 
     def _epoch(self) -> Epoch:
         """The first that was never archived: it knows what the last one knew."""
-        return Epoch(self._next, self._began, dict(self._found.last.cover), watermarks_of(self._config()))
+        last = self._last
+        return Epoch(
+            self._next, self._began, dict(last.cover), watermarks_of(self._config()), dict(last.rows)
+        )
 
     def _config(self) -> BucketConfig:
         """As archived, but for what is true of the bucket only since now."""
-        found, config = self._found, self._found.config
-        [last] = read_epochs(self._tools.reader(self._url), found.last, last_only=True)
+        config, last = self._found.config, self._last
         marks = last.watermarks
         ended = config.baseline_ended if config.baseline_ended is not None else marks.baseline_ended
         started = config.baseline_started if config.baseline_started is not None else ended
@@ -276,7 +283,7 @@ class _Rebuild:
             config,
             archive=self._url,
             archive_id=str(self._state["archive_id"]),
-            streams=max(config.streams, *(stream + 1 for stream in found.last.cover)),
+            streams=max(config.streams, *(stream + 1 for stream in (*last.cover, *last.rows))),
             baseline_started=started,
             baseline_ended=ended,
             # What was removed between the last archived epoch and now may be unknown, and so views say.

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from snapengine.archive.manifest import ArchiveFile, Checkpoint, Manifest, Segment, from_json
 from snapengine.archive.reading import ArchiveReader
+from snapengine.archive.schemas import with_rows
 from snapengine.archiving import paths
 from snapengine.archiving.registry import FORMAT
 from snapengine.errors import ArchiveDamaged, BadData, Refused, SchemaTooNew
@@ -20,8 +21,10 @@ from snapengine.reference import parse_reference
 _AT_ONCE: Final = 8
 _SEGMENT: Final = re.compile(r"manifests/segment-[0-9]{1,18}_([0-9]{1,18})-[^/]*")
 _EPOCH: Final = re.compile(
-    r"(?:(?:observations|epochs)/epochs=[0-9]{1,18}_|manifests/checkpoint--?[0-9]{1,18}_"
-    r"|(?:objects|histories)/checkpoint=-?[0-9]{1,18}_)([0-9]{1,18})[-/].*"
+    r"(?:(?:observations|epochs|(?:metadata|identifying)/extractor=[^/]+)/epochs=[0-9]{1,18}_"
+    r"|manifests/checkpoint--?[0-9]{1,18}_"
+    r"|(?:objects|histories|(?:metadata|identifying)/extractor=[^/]+)/checkpoint=-?[0-9]{1,18}_)"
+    r"([0-9]{1,18})[-/].*"
 )
 
 Checked = Callable[[int, int], None]
@@ -221,15 +224,18 @@ def read_epochs(reader: ArchiveReader, segment: Segment, *, last_only: bool = Fa
     names = {f.name for f in fields(Watermarks)}
     groups = [(file, group) for file in files for group in range(len(reader.groups(file)))]
     for file, group in groups[-1:] if last_only else groups:
-        table = reader.read(file, groups=[group])
+        table = with_rows(reader.read(file, groups=[group]))
         if last_only:
             table = table.slice(table.num_rows - 1)
         times = table["time"].cast("int64").to_pylist()
-        rows = zip(*(table[name].to_pylist() for name in ("number", "cover", "watermarks")), strict=True)
-        for (number, cover, marks), time in zip(rows, times, strict=True):
+        values = (table[name].to_pylist() for name in ("number", "cover", "watermarks", "rows"))
+        for (number, cover, marks, rows), time in zip(zip(*values, strict=True), times, strict=True):
             known = {name: value for name, value in json.loads(marks).items() if name in names}
-            covered = {int(stream): to for stream, to in json.loads(cover).items()}
-            yield Epoch(number, time, covered, Watermarks(**known))
+            yield Epoch(number, time, _by_stream(cover), Watermarks(**known), _by_stream(rows or "{}"))
+
+
+def _by_stream(text: str) -> dict[int, int]:
+    return {int(stream): to for stream, to in json.loads(text).items()}
 
 
 def jumps_in(segment: Segment, epochs: Iterable[Epoch]) -> list[tuple[int, int]]:
@@ -239,15 +245,17 @@ def jumps_in(segment: Segment, epochs: Iterable[Epoch]) -> list[tuple[int, int]]
     before = Epoch(segment.first - 1, -1, {})
     for epoch in epochs:
         grows = all(to <= epoch.cover.get(stream, 0) for stream, to in before.cover.items())
+        grows = grows and all(to <= epoch.rows.get(stream, 0) for stream, to in before.rows.items())
         if not (grows and before.number < epoch.number and before.time < epoch.time):
             raise ValueError(f"epoch {epoch.number:,} does not follow epoch {before.number:,}")
         if epoch.number > before.number + 1:
             jumps.append((before.number, epoch.number))
         before = epoch
-    if (before.number, before.time, dict(before.cover)) != (
+    if (before.number, before.time, dict(before.cover), dict(before.rows)) != (
         segment.last,
         segment.last_time,
         dict(segment.cover),
+        dict(segment.rows_cover),
     ):
         raise ValueError("its last epoch is not its segment's")
     return jumps
