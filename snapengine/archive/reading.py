@@ -51,6 +51,7 @@ class _Footer:
     """CRC-32s."""
     groups: tuple[Group, ...]
     columns: tuple[str, ...]
+    schema: pa.Schema
     size: int
 
 
@@ -73,6 +74,10 @@ class ArchiveReader:
     def groups(self, file: ArchiveFile) -> Sequence[Group]:
         """The file's row groups, in order; one request for the footer, or none if it is known."""
         return self._footer(file).groups
+
+    def schema(self, file: ArchiveFile) -> pa.Schema:
+        """The file's columns, and what its schema says besides; at the cost of `groups`."""
+        return self._footer(file).schema
 
     def read(
         self, file: ArchiveFile, *, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
@@ -149,8 +154,9 @@ class ArchiveReader:
                 )
             packed = base64.b64decode(kept.get(BLOCKS, b""), validate=True)
             blocks = struct.unpack(f"<{len(packed) // 4}I", packed)
-            columns = tuple(metadata.schema.to_arrow_schema().names)
-            found = _Footer(metadata, blocks, tuple(_groups(metadata)), columns, file.footer_size)
+            schema = metadata.schema.to_arrow_schema()
+            groups = tuple(_groups(metadata))
+            found = _Footer(metadata, blocks, groups, tuple(schema.names), schema, file.footer_size)
         end = file.size - file.footer_size
         if not version.isdigit() or len(blocks) != -(-end // BLOCK) or data_end(metadata) > end:
             raise self._damaged(file, "is not as snapengine writes them")

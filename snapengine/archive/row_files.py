@@ -57,20 +57,22 @@ def distinct(schemas: Iterable[pa.Schema]) -> list[pa.Schema]:
     return [told[text] for text in sorted(told)]
 
 
-def families(schemas: Iterable[pa.Schema], extractor: str) -> list[tuple[pa.Schema, list[pa.Schema]]]:
-    """Full schemas in groups that can be one table each, with what each group is together.
+def families(
+    groups: Iterable[Sequence[pa.Schema]], extractor: str
+) -> list[tuple[pa.Schema, list[Sequence[pa.Schema]]]]:
+    """Groups of full schemas put together as far as they can be one table, and what each then has.
 
-    An extractor that changes a column's type makes two: the archive takes in whatever came. The same for the
-    same schemas, in whatever order.
+    An extractor that changes a column's type makes two: the archive takes in whatever came.
     """
-    found: list[tuple[pa.Schema, list[pa.Schema]]] = []
-    for schema in distinct(schemas):
+    found: list[tuple[pa.Schema, list[Sequence[pa.Schema]]]] = []
+    for group in groups:
         for place, (_, members) in enumerate(found):
-            if (both := _together([*members, schema], extractor)) is not None:
-                found[place] = (both, [*members, schema])
+            both = _together([one for member in (*members, group) for one in member], extractor)
+            if both is not None:
+                found[place] = (both, [*members, group])
                 break
         else:
-            found.append((unify([schema], extractor), [schema]))
+            found.append((unify(group, extractor), [group]))
     return found
 
 

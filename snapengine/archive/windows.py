@@ -21,6 +21,10 @@ class Reader(Protocol):
         """Of each row group the rows, the least key and the greatest."""
         ...
 
+    def schema(self, file: ArchiveFile) -> pa.Schema:
+        """Its columns."""
+        ...
+
     def read(
         self, file: ArchiveFile, *, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table: ...

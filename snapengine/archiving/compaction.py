@@ -17,6 +17,7 @@ from snapengine.archive.windows import Reader, Window
 from snapengine.archiving import paths
 from snapengine.archiving.policy import to_put_together
 from snapengine.archiving.publishing import publish, retire, write_sorted
+from snapengine.archiving.row_merging import merge_rows
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.ranges import GROUP_ROWS, ROWS_AT_ONCE
 
@@ -79,6 +80,7 @@ def put_together(
             stem = f"{paths.observations(bucket, first.first, last.last)}/{role}"
             tables = _merged(reader, old, pool, renew)
             files += write_sorted(root, stem, role, ARCHIVED, ORDER, tables, OBSERVATION_ROWS)
+        files += merge_rows(reader, root, bucket, run, pool, renew)
     epochs = [f for s in run for f in s.files if f.role == "epochs"]
     tables = (with_rows(reader.read(file)) for file in epochs)
     stem = f"{paths.epochs(bucket, first.first, last.last)}/epochs"
@@ -93,6 +95,7 @@ def put_together(
         listed_until=last.listed_until,
         created_at=tools.clock(),
         leaving_since=max(leaving, default=None),
+        rows_cover=last.rows_cover,
     )
 
 

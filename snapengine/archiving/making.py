@@ -17,13 +17,14 @@ from snapengine.archive.manifest import ArchiveFile, Segment, files_from_payload
 from snapengine.archive.planning import Bounds, KeyRange, split
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import ARCHIVED, EPOCH, EPOCHS, OBSERVATION_ROWS, ORDER
+from snapengine.archive.sorting import Sorter
 from snapengine.archive.windows import Window
 from snapengine.archive.writing import FileWriter
 from snapengine.archiving import paths
 from snapengine.archiving.irregular import irregular
 from snapengine.archiving.leasing import Renew
 from snapengine.archiving.publishing import Series
-from snapengine.archiving.sorting import Sorter
+from snapengine.archiving.row_making import GatheredRows, RowLog
 from snapengine.archiving.tail import Tail
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import LogDamaged
@@ -89,10 +90,12 @@ class Making:
         self._time_before = last.last_time if last else None
         self._got = _Gathered(listed_until=last.listed_until if last else 0)
         self._sorter = Sorter(ARCHIVED)
+        self._metadata = GatheredRows()
         self._stack = ExitStack()
 
     def __enter__(self) -> Making:
         self._stack.enter_context(self._sorter)
+        self._stack.enter_context(self._metadata)
         self._pool = self._stack.enter_context(
             ThreadPoolExecutor(max_workers=4, thread_name_prefix="snapengine-archive")
         )
@@ -103,7 +106,9 @@ class Making:
 
     # Reading
 
-    def gather(self, epochs: Iterator[Epoch], tail: Tail, newest: int, max_rows: int) -> None:
+    def gather(
+        self, epochs: Iterator[Epoch], tail: Tail, row_log: RowLog, newest: int, max_rows: int
+    ) -> None:
         """Take epochs, with their entries, until there are enough rows."""
         got = self._got
         for epoch in epochs:
@@ -115,7 +120,11 @@ class Making:
                 self._renew()
                 self._take(entry, epoch.number)
                 self._progress(ArchiveProgress("reading", got.rows, None, epoch.number))
-            if epoch.number == newest or got.rows >= max_rows or len(got.epochs) >= MAX_EPOCHS:
+            for extractor, schema, rows in row_log.rows(epoch):
+                self._renew()
+                self._metadata.add(extractor, schema, rows, epoch.number)
+            enough = max(got.rows, self._metadata.rows) >= max_rows or len(got.epochs) >= MAX_EPOCHS
+            if epoch.number == newest or enough:
                 return
         raise LogDamaged(f"Epoch {newest:,} of bucket {self._bucket} is missing.")
 
@@ -162,10 +171,12 @@ class Making:
         """Put the files, and read them back; nothing is committed."""
         got, now = self._got, self._tools.clock()
         last = got.epochs[-1]
-        files = (*self._observations(last.number), self._epochs(last.number))
-        held = sum(f.rows for f in files if f.role != "epochs")
-        if held != got.rows:
-            raise LogDamaged(f"{held:,} rows were written of {got.rows:,} of bucket {self._bucket}.")
+        observations = self._observations(last.number)
+        metadata = self._metadata.write(self._root, self._bucket, self._first, last.number, self._renew)
+        files = (*observations, *metadata, self._epochs(last.number))
+        self._sure(sum(f.rows for f in observations), got.rows, "observations")
+        for role in {f.role for f in metadata}:
+            self._sure(sum(f.rows for f in metadata if f.role == role), self._metadata.rows, role)
         self._check(files)
         return Segment(
             first=self._first,
@@ -177,7 +188,12 @@ class Making:
             created_at=now,
             # What came in files never had items of its own in the table.
             leaving_since=now if got.listed else None,
+            rows_cover=dict(last.rows),
         )
+
+    def _sure(self, held: int, gathered: int, what: str) -> None:
+        if held != gathered:
+            raise LogDamaged(f"{held:,} {what} were written of {gathered:,} of bucket {self._bucket}.")
 
     def _observations(self, last: int) -> list[ArchiveFile]:
         folder = paths.observations(self._bucket, self._first, last)
@@ -219,7 +235,7 @@ class Making:
         for file in files:
             self._renew()
             self._reader.check(file)
-            checked += file.rows if file.role != "epochs" else 0
+            checked += file.rows if file.role in {"regular", "irregular"} else 0
             self._progress(ArchiveProgress("checking", checked, self._got.rows, self._got.epochs[-1].number))
 
 

@@ -23,16 +23,17 @@ _KEEP_DAILY_DAYS = 90
 
 
 def checkpoint_due(archive: Archive) -> bool:
-    """Whether so much was archived since the newest checkpoint that views of now would cost a share of the
-    bucket beside it."""
+    """Whether so much was archived since the newest checkpoint, observations or rows of metadata, that views
+    of now would cost a share of the bucket beside it."""
     newest = max(archive.checkpoints, key=lambda c: c.epoch, default=None)
     after = newest.epoch if newest else 0
-    since = sum(
-        s.rows * (s.last - max(after, s.first - 1)) / (s.last - s.first + 1)  # of one put together, a share
-        for s in archive.segments
-        if s.last > after
-    )
-    return since > max(LEAST, SHARE * (newest.rows if newest else 0))
+    observations = rows = 0.0
+    for s in archive.segments:
+        if s.last > after:
+            share = (s.last - max(after, s.first - 1)) / (s.last - s.first + 1)  # of one put together
+            observations += s.rows * share
+            rows += s.metadata_rows * share
+    return max(observations, rows) > max(LEAST, SHARE * (newest.rows if newest else 0))
 
 
 def thinned(checkpoints: Iterable[Checkpoint], now: int) -> list[Checkpoint]:
@@ -65,12 +66,16 @@ def to_put_together(segments: Sequence[Segment], now: int) -> list[list[Segment]
         run: list[Segment] = []
         for segment in same:
             follows = bool(run) and segment.first == run[-1].last + 1  # two archivers may have overlapped
-            if run and (not follows or sum(s.rows for s in run) + segment.rows > MOST_ROWS):
+            if run and (not follows or sum(map(_rows, run)) + _rows(segment) > MOST_ROWS):
                 groups.append(run)
                 run = []
             run.append(segment)
         groups.append(run)
     return [run for run in groups if len(run) > 1]
+
+
+def _rows(segment: Segment) -> int:
+    return segment.rows + segment.metadata_rows
 
 
 def _longest(segments: Sequence[Segment]) -> list[Segment]:

@@ -10,6 +10,7 @@ from snapengine.archive_root import archive_root, remember_root
 from snapengine.archiving.leasing import Renew, at_work
 from snapengine.archiving.making import Making, Show
 from snapengine.archiving.publishing import publish, retire
+from snapengine.archiving.row_making import RowLog
 from snapengine.archiving.tail import Tail
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import BucketNotEnabled, Busy
@@ -54,22 +55,27 @@ def make_segments(
     progress: Show | None = None,
     renew: Renew = lambda: None,
 ) -> list[Segment]:
-    """The same, for who has the lease. Epochs that tell of no observation wait until so many milliseconds of
-    them have come together (`idle_ms`)."""
+    """The same, for who has the lease. Epochs that tell of no observation and no row of metadata wait until
+    so many milliseconds of them have come together (`idle_ms`)."""
     made: list[Segment] = []
     archive = take_over_listings(tools, bucket)
     newest = tools.store.newest_epoch(bucket)
     if newest is None or newest.number <= archive.last_epoch:
         return made
     last = max(archive.segments, key=lambda s: s.last, default=None)
-    if last and last.cover == newest.cover and newest.time - last.last_time < idle_ms:
+    if (
+        last
+        and (last.cover, last.rows_cover) == (newest.cover, newest.rows)
+        and newest.time - last.last_time < idle_ms
+    ):
         return made
     after = last.last if last else 0
     tail = Tail(tools.store, bucket, last.cover if last else {}, newest)
+    row_log = RowLog(tools.store, bucket, last.rows_cover if last else {}, newest)
     epochs = tools.store.epochs(bucket, after + 1, newest.number)
     while after < newest.number:
         with Making(tools, root, bucket, after + 1, last, progress or (lambda _: None), renew) as making:
-            making.gather(epochs, tail, newest.number, max_rows)
+            making.gather(epochs, tail, row_log, newest.number, max_rows)
             segment = making.write()
         renew()
         _commit(tools, root, bucket, segment, after)

@@ -26,7 +26,7 @@ from snapengine.archive.schemas import ARCHIVED, EPOCHS
 from snapengine.archiving import making
 from snapengine.archiving.leasing import ARCHIVE
 from snapengine.archiving.segments import archive_segments
-from snapengine.archiving.sorting import Sorter
+from snapengine.archive.sorting import Sorter
 from snapengine.archiving.sweeping import sweep
 from snapengine.errors import Busy, LogDamaged, Refused
 from snapengine.lease import Lease

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapengine.archive.planning import KeyRange, split
-from snapengine.archiving.sorting import BATCH_ROWS, Sorter
+from snapengine.archive.sorting import BATCH_ROWS, Sorter
 
 SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), pa.field("row", pa.int64())])
 ALL = KeyRange("", None)

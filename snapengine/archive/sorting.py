@@ -40,7 +40,8 @@ class Sorter:
         self._schema = schema
         self._run_bytes = run_bytes
         self._waiting: list[pa.Table] = []
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        """Of what is in memory; not right any more after `bounds`."""
         self._runs: list[_Run] = []
         self._names = count()
         self._folder: Path | None = None
@@ -51,8 +52,13 @@ class Sorter:
             return
         self.rows += table.num_rows
         self._waiting.append(table)
-        self._waiting_bytes += table.nbytes
-        if self._waiting_bytes >= self._run_bytes:
+        self.waiting_bytes += table.nbytes
+        if self.waiting_bytes >= self._run_bytes:
+            self.spill()
+
+    def spill(self) -> None:
+        """Put on the disk what is in memory."""
+        if self._waiting:
             self._runs.append(self._spilled(self._sorted()))
 
     def bounds(self) -> list[Bounds]:
@@ -70,7 +76,7 @@ class Sorter:
 
     def _sorted(self) -> pa.Table:
         table = pa.concat_tables(self._waiting)
-        self._waiting, self._waiting_bytes = [], 0
+        self._waiting, self.waiting_bytes = [], 0
         return table.take(pc.sort_indices(table, sort_keys=[("key", "ascending")]))
 
     def _spilled(self, table: pa.Table) -> _Run:
