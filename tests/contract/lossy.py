@@ -46,6 +46,14 @@ class LossyStore:
             "let_go", lambda: self._store.let_go(bucket, stream, number, observations, expires_at)
         )
 
+    async def put_identifying(
+        self, bucket: str, stream: int, number: int, nonce: str, payload: bytes, *, replacing: bool = False
+    ) -> None:
+        await self._call(
+            "put_identifying",
+            lambda: self._store.put_identifying(bucket, stream, number, nonce, payload, replacing=replacing),
+        )
+
     async def stub_entry(self, bucket: str, stream: int, number: int) -> None:
         await self._call("stub_entry", lambda: self._store.stub_entry(bucket, stream, number))
 

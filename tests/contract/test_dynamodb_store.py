@@ -18,6 +18,7 @@ from snapengine.stores.dynamodb import DynamoDBStore
 from snapengine.stores.dynamodb_codec import primary_key
 from snapengine.stores.dynamodb_log import DynamoDBLog
 from snapengine.testing.archive_contract import ArchiveContract
+from snapengine.testing.row_contract import RowContract
 from snapengine.testing.store_contract import BUCKET, Backend, StoreContract, T, config, observation
 
 
@@ -43,7 +44,7 @@ async def backend_at(url: str) -> AsyncIterator[Backend]:
         yield Backend(DynamoDBLog(log_client, table), store)
 
 
-class TestOnMoto(StoreContract, ArchiveContract):
+class TestOnMoto(StoreContract, ArchiveContract, RowContract):
     @pytest.fixture
     async def backend(self, moto_url: str) -> AsyncIterator[Backend]:
         async for backend in backend_at(moto_url):
@@ -52,7 +53,7 @@ class TestOnMoto(StoreContract, ArchiveContract):
 
 @pytest.mark.services
 @pytest.mark.xdist_group("dynamodb-local")
-class TestOnDynamoDBLocal(StoreContract, ArchiveContract):
+class TestOnDynamoDBLocal(StoreContract, ArchiveContract, RowContract):
     @pytest.fixture
     async def backend(self, dynamodb_local_server: Any) -> AsyncIterator[Backend]:
         async for backend in backend_at(dynamodb_local_server.endpoint_url):

@@ -17,6 +17,7 @@ from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import SCHEMA_VERSION, Database
 from snapengine.stores.sqlite_log import SWEEP, SQLiteLog
 from snapengine.testing.archive_contract import ArchiveContract
+from snapengine.testing.row_contract import RowContract
 from snapengine.testing.store_contract import BUCKET, Backend, StoreContract, T, config, entry, observation
 
 
@@ -27,13 +28,13 @@ def _backend(database: Database) -> Backend:
     return Backend(SQLiteLog(database), store)
 
 
-class TestInMemory(StoreContract, ArchiveContract):
+class TestInMemory(StoreContract, ArchiveContract, RowContract):
     @pytest.fixture
     def backend(self) -> Backend:
         return _backend(Database(":memory:"))
 
 
-class TestInAFile(StoreContract, ArchiveContract):
+class TestInAFile(StoreContract, ArchiveContract, RowContract):
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Backend:
         return _backend(Database(str(tmp_path / "new folder" / "log.db")))
