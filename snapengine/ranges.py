@@ -90,10 +90,12 @@ def by_ranges(
     base: bool = True,
     tail: bool = True,
     keys: KeyRange | None = None,
+    ranges: Callable[[Reading], list[KeyRange]] | None = None,
 ) -> Iterator[pa.Table]:
     """What `begin(reading)` makes of all keys below the reference's prefix (or of `keys`), range by range.
 
-    Without `base` no checkpoint is used, without `tail` the log's entries are left alone.
+    Without `base` no checkpoint is used, without `tail` the log's entries are left alone. `ranges` says how
+    the keys of a reading are cut, if not as its own `ranges` does.
     While one range is used the next is read. Raises `Gap` or `ArchiveFileMissing` if making the plan again
     does not help: then something is lost.
     """
@@ -102,7 +104,8 @@ def by_ranges(
     while left is not None:
         try:
             with Reading(sources, ref, epoch, left, base=base, tail=tail) as reading:
-                for done, table in _ahead(reading, begin(reading)):
+                fold = begin(reading)
+                for done, table in _ahead(fold, (ranges or Reading.ranges)(reading)):
                     last, tries = reading.keys.after, 0
                     left = None if done.after in {None, last} else KeyRange(str(done.after), last)
                     yield table
@@ -112,9 +115,8 @@ def by_ranges(
                 raise
 
 
-def _ahead(reading: Reading, fold: Fold) -> Iterator[tuple[KeyRange, pa.Table]]:
+def _ahead(fold: Fold, ranges: Sequence[KeyRange]) -> Iterator[tuple[KeyRange, pa.Table]]:
     """Each range and its rows; meanwhile the next ones are folded, and those after them read."""
-    ranges = reading.ranges()
     if len(ranges) == 1:
         yield ranges[0], fold(ranges[0])()()
         return
@@ -290,12 +292,13 @@ class Reading:
 
     def ranges(self) -> list[KeyRange]:
         """The keys in pieces that fit into memory."""
-        if self.keys == one_key(self.keys.first):
+        return self.cut([*self.plan.files, *self.listed()], ROWS_AT_ONCE)
+
+    def cut(self, files: Sequence[ArchiveFile], rows: int) -> list[KeyRange]:
+        """The keys in pieces of some `rows` of the files."""
+        if self.keys == one_key(self.keys.first) or sum(f.rows for f in files) <= rows:
             return [self.keys]
-        files = [*self.plan.files, *self.listed()]
-        if sum(f.rows for f in files) <= ROWS_AT_ONCE:
-            return [self.keys]
-        return split(self.bounds(files), self.keys, ROWS_AT_ONCE)
+        return split(self.bounds(files), self.keys, rows)
 
     def bounds(self, files: Sequence[ArchiveFile]) -> list[Bounds]:
         """Of all row groups that can hold keys of ours; small files count as one."""

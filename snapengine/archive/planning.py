@@ -7,8 +7,9 @@ without a gap: the archive's segments, the longest first, and the log's tail beh
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from snapengine.archive.manifest import Archive, ArchiveFile, Checkpoint, Segment
@@ -148,9 +149,15 @@ def _newest(checkpoints: Iterable[Checkpoint], at: int, epoch: int) -> Checkpoin
 
 
 def tile(
-    segments: Sequence[Segment], after: int, to: int, keys: KeyRange, *, until: int | None = None
+    segments: Sequence[Segment],
+    after: int,
+    to: int,
+    keys: KeyRange,
+    *,
+    until: int | None = None,
+    files_of: Callable[[Segment], Iterable[ArchiveFile]] = attrgetter("observations"),
 ) -> tuple[Part, ...]:
-    """The epochs `(after, to]`, each once, from as few segments as there are.
+    """The epochs `(after, to]`, each once, from as few segments as there are; of each segment `files_of` it.
 
     With `until`, regular files that tell only of later instants are left out. Raises `Gap`.
     """
@@ -164,7 +171,7 @@ def tile(
         end = min(longest.last, to)
         files = tuple(
             file
-            for file in _overlapping(longest.observations, keys)
+            for file in _overlapping(files_of(longest), keys)
             if until is None or file.role == "irregular" or file.min_time - _SKIP_MS <= until
         )
         whole = after < longest.first and end == longest.last
@@ -183,11 +190,20 @@ def _tail(archive: Archive, epoch: Epoch) -> dict[int, tuple[int, int]]:
     last = max(archive.segments, key=lambda s: s.last, default=None)
     if last is not None and last.last >= epoch.number:
         return {}
-    archived = last.cover if last else {}
+    return _behind(last.cover if last else {}, epoch.cover)
+
+
+def row_tail(archive: Archive, epoch: Epoch) -> dict[int, tuple[int, int]]:
+    """By stream of the metadata log the entries `(after, to]` that no segment holds."""
+    last = max(archive.segments, key=lambda s: s.last, default=None)
+    if last is not None and last.last >= epoch.number:
+        return {}
+    return _behind(last.rows_cover if last else {}, epoch.rows)
+
+
+def _behind(archived: Mapping[int, int], cover: Mapping[int, int]) -> dict[int, tuple[int, int]]:
     return {
-        stream: (archived.get(stream, 0), to)
-        for stream, to in epoch.cover.items()
-        if to > archived.get(stream, 0)
+        stream: (archived.get(stream, 0), to) for stream, to in cover.items() if to > archived.get(stream, 0)
     }
 
 

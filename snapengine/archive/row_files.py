@@ -10,7 +10,7 @@ import base64
 import json
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
@@ -33,51 +33,70 @@ def with_epochs(schema: pa.Schema) -> pa.Schema:
     return pa.schema([*schema, EPOCH])
 
 
-def telling(schema: pa.Schema, schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """A file's schema that says which full schemas the rows in it had."""
-    texts = [base64.b64encode(one.serialize().to_pybytes()).decode() for one in distinct(schemas)]
+class RowSchema(NamedTuple):
+    """A full schema that rows had."""
+
+    schema: pa.Schema
+    first: int
+    """The first epoch that covers such rows."""
+
+
+def distinct(members: Iterable[RowSchema]) -> list[RowSchema]:
+    """Each schema once, in an order that does not depend on theirs. Arrow takes for equal those whose fields
+    say different things of themselves, such as whether they are identifying."""
+    found: dict[bytes, RowSchema] = {}
+    for one in members:
+        own = one.schema.remove_metadata()
+        text = own.serialize().to_pybytes()
+        first = min(one.first, found[text].first) if text in found else one.first
+        found[text] = RowSchema(own, first)
+    return [found[text] for text in sorted(found)]
+
+
+def telling(schema: pa.Schema, members: Iterable[RowSchema]) -> pa.Schema:
+    """A file's schema that says which full schemas the rows in it had, and since when."""
+    texts = [
+        [base64.b64encode(one.schema.serialize().to_pybytes()).decode(), one.first]
+        for one in distinct(members)
+    ]
     packed = zlib.compress(json.dumps(texts).encode())
     return schema.with_metadata({_SCHEMAS: base64.b64encode(packed)})
 
 
-def schemas_in(schema: pa.Schema, name: str) -> list[pa.Schema]:
+def members_of(schema: pa.Schema, name: str) -> list[RowSchema]:
     """What `telling` noted in the schema of the file `name`. Raises `ArchiveDamaged`."""
     try:
         packed = base64.b64decode((schema.metadata or {})[_SCHEMAS], validate=True)
-        texts = json.loads(zlib.decompress(packed))
-        return [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True))) for text in texts]
+        return [
+            RowSchema(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True))), int(first))
+            for text, first in json.loads(zlib.decompress(packed))
+        ]
     except (KeyError, ValueError, TypeError, zlib.error, pa.ArrowException) as error:
         raise ArchiveDamaged(f"{name}, a file of the archive, does not say whose rows it has.") from error
 
 
-def distinct(schemas: Iterable[pa.Schema]) -> list[pa.Schema]:
-    """Each once, in an order that does not depend on theirs. Arrow takes schemas for equal whose fields say
-    different things of themselves, such as whether they are identifying."""
-    told = {one.remove_metadata().serialize().to_pybytes(): one.remove_metadata() for one in schemas}
-    return [told[text] for text in sorted(told)]
+Group = Sequence[RowSchema]
 
 
-def families(
-    groups: Iterable[Sequence[pa.Schema]], extractor: str
-) -> list[tuple[pa.Schema, list[Sequence[pa.Schema]]]]:
-    """Groups of full schemas put together as far as they can be one table, and what each then has.
+def families(groups: Iterable[Group], extractor: str) -> list[tuple[pa.Schema, list[Group]]]:
+    """Groups of schemas put together as far as they can be one table, and the full schema that each then has.
 
     An extractor that changes a column's type makes two: the archive takes in whatever came.
     """
-    found: list[tuple[pa.Schema, list[Sequence[pa.Schema]]]] = []
+    found: list[tuple[pa.Schema, list[Group]]] = []
     for group in groups:
-        for place, (_, members) in enumerate(found):
-            both = _together([one for member in (*members, group) for one in member], extractor)
+        for place, (_, others) in enumerate(found):
+            both = _together([*others, group], extractor)
             if both is not None:
-                found[place] = (both, [*members, group])
+                found[place] = (both, [*others, group])
                 break
         else:
-            found.append((unify(group, extractor), [group]))
+            found.append((unify([one.schema for one in group], extractor), [group]))
     return found
 
 
-def _together(schemas: Sequence[pa.Schema], extractor: str) -> pa.Schema | None:
+def _together(groups: Sequence[Group], extractor: str) -> pa.Schema | None:
     try:
-        return unify(schemas, extractor)
+        return unify([one.schema for group in groups for one in group], extractor)
     except BadData:
         return None

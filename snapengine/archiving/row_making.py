@@ -12,7 +12,7 @@ from snapengine.archive.identifying import IdentifyingParts, decoded
 from snapengine.archive.manifest import ArchiveFile
 from snapengine.archive.planning import split
 from snapengine.archive.roots import Root
-from snapengine.archive.row_files import distinct, families, with_epochs
+from snapengine.archive.row_files import RowSchema, families, with_epochs
 from snapengine.archive.schemas import EPOCH
 from snapengine.archive.sorting import RUN_BYTES, Sorter
 from snapengine.archiving.leasing import Renew
@@ -50,20 +50,20 @@ class GatheredRows:
     def __init__(self) -> None:
         self.rows = 0
         self._stack = ExitStack()
-        self._sorters: dict[str, dict[bytes, tuple[pa.Schema, Sorter]]] = {}
+        self._sorters: dict[str, dict[bytes, tuple[RowSchema, Sorter]]] = {}
 
     def add(self, extractor: str, schema: pa.Schema, table: pa.Table, epoch: int) -> None:
         """Rows by a full schema, which the epoch is the first to cover."""
         if not table.num_rows:
             return
         known = self._sorters.setdefault(extractor, {})
-        (own,) = distinct([schema])
+        own = with_epochs(schema.remove_metadata())
         name = own.serialize().to_pybytes()
-        if name not in known:
-            sorter = Sorter(with_epochs(own), run_bytes=RUN_BYTES + 1)
-            known[name] = (own, self._stack.enter_context(sorter))
+        if name not in known:  # epochs come in order
+            sorter = Sorter(own, run_bytes=RUN_BYTES + 1)
+            known[name] = (RowSchema(schema.remove_metadata(), epoch), self._stack.enter_context(sorter))
         numbers = pa.repeat(pa.scalar(epoch, pa.int64()), table.num_rows)
-        known[name][1].add(table.append_column(EPOCH, numbers).cast(with_epochs(own)))
+        known[name][1].add(table.append_column(EPOCH, numbers).cast(own))
         self.rows += table.num_rows
         sorters = [sorter for of_one in self._sorters.values() for _, sorter in of_one.values()]
         if sum(sorter.waiting_bytes for sorter in sorters) >= RUN_BYTES:
@@ -74,9 +74,11 @@ class GatheredRows:
         files: list[ArchiveFile] = []
         for extractor, known in sorted(self._sorters.items()):
             made: list[Family] = []
-            for schema, groups in families(([own] for own, _ in known.values()), extractor):
-                members = [one for group in groups for one in group]
-                sorters = [known[one.serialize().to_pybytes()][1] for one in members]
+            by_first = sorted(known.values(), key=lambda two: two[0].first)
+            sorter_of = {id(member): sorter for member, sorter in by_first}
+            for schema, groups in families(([member] for member, _ in by_first), extractor):
+                members = [member for group in groups for member in group]
+                sorters = [sorter_of[id(member)] for member in members]
                 made.append(Family(schema, members, _sorted(schema, sorters, renew)))
             files += write_rows(root, bucket, extractor, first, last, made)
         return files

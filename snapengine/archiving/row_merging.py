@@ -11,7 +11,7 @@ import pyarrow as pa
 from snapengine.archive.manifest import ArchiveFile, Segment
 from snapengine.archive.planning import Bounds, split
 from snapengine.archive.roots import Root
-from snapengine.archive.row_files import families, schemas_in
+from snapengine.archive.row_files import RowSchema, families, members_of
 from snapengine.archive.schemas import ROW_GROUP_ROWS
 from snapengine.archive.windows import Reader, Window
 from snapengine.archiving.row_writing import ALL_KEYS, RANGE_ROWS, Family, in_order, write_rows
@@ -44,7 +44,7 @@ class _Alike(NamedTuple):
     """Files of equal columns, and of rows of the same schemas."""
 
     schema: pa.Schema
-    members: list[pa.Schema]
+    members: list[RowSchema]
     files: list[ArchiveFile]
 
 
@@ -53,9 +53,11 @@ def _alike(reader: Reader, files: Sequence[ArchiveFile]) -> list[_Alike]:
     for file in files:
         schema = reader.schema(file)
         own = schema.remove_metadata()
-        members = schemas_in(schema, file.path)
-        name = b"".join(one.serialize().to_pybytes() for one in (own, *members))
-        found.setdefault(name, _Alike(own, members, [])).files.append(file)
+        members = members_of(schema, file.path)
+        name = b"".join(one.serialize().to_pybytes() for one in (own, *(m.schema for m in members)))
+        alike = found.setdefault(name, _Alike(own, [], []))
+        alike.members.extend(members)
+        alike.files.append(file)
     return list(found.values())
 
 

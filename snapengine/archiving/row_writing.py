@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from snapengine.archive.manifest import ArchiveFile, Role
 from snapengine.archive.planning import KeyRange
 from snapengine.archive.roots import Root
-from snapengine.archive.row_files import ROW_FILE_ROWS, ROW_ORDER, telling, with_epochs
+from snapengine.archive.row_files import ROW_FILE_ROWS, ROW_ORDER, RowSchema, telling, with_epochs
 from snapengine.archiving import paths
 from snapengine.archiving.publishing import Series
 from snapengine.metadata_rows import conform, identifying_names, plain_schema
@@ -27,7 +27,7 @@ class Family(NamedTuple):
 
     schema: pa.Schema
     """The full one, of all rows together."""
-    members: Sequence[pa.Schema]
+    members: Sequence[RowSchema]
     """Those that the rows had."""
     tables: Iterator[pa.Table]
     """By `with_epochs(schema)`, in `ROW_ORDER`."""
