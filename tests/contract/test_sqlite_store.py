@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from snapengine.errors import LogDamaged, SchemaTooNew, SnapEngineError, TableMissing
-from snapengine.log import EpochCutter, StreamWriter
+from snapengine.log import EpochCutter, RowWriter, StreamWriter
+from snapengine.model import Epoch
 from snapengine.observation_codec import encode
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import SCHEMA_VERSION, Database
 from snapengine.stores.sqlite_log import SWEEP, SQLiteLog
 from snapengine.testing.archive_contract import ArchiveContract
-from snapengine.testing.row_contract import RowContract
+from snapengine.testing.row_contract import EXTRACTOR, RowContract, row_table
+from snapengine.testing.row_contract import row as row_of
 from snapengine.testing.store_contract import BUCKET, Backend, StoreContract, T, config, entry, observation
 
 
@@ -126,9 +128,13 @@ async def test_a_database_of_before_the_archive_is_upgraded_by_opening_it(tmp_pa
     assert list(store.entries(BUCKET, 0, 0, 1)) == [entry(1, observation(1))]
     assert store.key_history(BUCKET, "k0001", {0: 1}) == [observation(1)]
     assert store.config(BUCKET) == config(streams=1)
+    assert store.epoch(BUCKET, 1) == Epoch(1, T, {0: 1})
     (place,) = await StreamWriter(log, "w", lambda: T).append(BUCKET, [observation(2)])
     assert place.number == 2
-    assert (await EpochCutter(log, BUCKET, lambda: T).cut()).number == 2
+    await RowWriter(log, "w", lambda: T).append(BUCKET, EXTRACTOR, row_table([row_of(1)]))
+    epoch = await EpochCutter(log, BUCKET, lambda: T).cut()
+    assert (epoch.number, epoch.cover, epoch.rows) == (2, {0: 2}, {0: 1})
+    assert len(list(store.identifying(BUCKET, 0, 0, 1))) == 1
     assert store.put_manifest(BUCKET, "SEGMENT#1", "body")
     await log.let_go(BUCKET, 0, 1, [observation(1)], T)
     await log.stub_entry(BUCKET, 0, 1)
