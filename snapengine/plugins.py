@@ -8,6 +8,11 @@ from typing import Any
 from snapengine.errors import UsageError
 
 
+def installed(group: str) -> list[str]:
+    """The names of a group's entry points, in their order. Nothing is loaded: one of them may be broken."""
+    return sorted({entry_point.name for entry_point in entry_points(group=group)})
+
+
 def load_one(group: str, name: str) -> Any:
     """The object that an entry point names. Raises `UsageError` if it is missing or cannot be loaded."""
     found = entry_points(group=group, name=name)

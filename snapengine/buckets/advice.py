@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from snapengine.buckets import queues
-from snapengine.buckets.facts import BucketFacts, wanted_settings
+from snapengine.buckets.facts import BucketFacts, wanted_extract_settings, wanted_settings
 
 _ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
 
@@ -87,7 +87,9 @@ def _versioning(facts: BucketFacts) -> Iterator[str]:
 
 def unsupported(facts: BucketFacts) -> Iterator[str]:
     """What the queues' server, if it is not AWS's, leaves in the dark."""
-    for queue, wanted in zip((facts.queue, facts.dead_letters), wanted_settings(facts), strict=True):
+    there = (facts.queue, facts.dead_letters, facts.extract_queue, facts.extract_dead_letters)
+    settings = (*wanted_settings(facts), *wanted_extract_settings(facts))
+    for queue, wanted in zip(there, settings, strict=True):
         if queue and (missing := queues.unreported(wanted, queue, real_aws=facts.real_aws)):
             yield (
                 f"Queue {queue.name} is not on AWS, and its server does not report {', '.join(missing)}: "

@@ -1,14 +1,15 @@
 """Takes back what `enable-bucket` set up outside the log. The log, and the bucket's versions, stay.
 
 First the registration says that the bucket is disabled, so that no worker vouches for it any longer; then
-our rule goes; the queues last, and only when nothing is left in them that a worker could still take.
+our rule goes; the queues last, and only when nothing is left in them that a worker could still take. The
+extractors stay registered, as the prefix does: a bucket that is enabled again has them again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from snapengine.buckets import queues, rules
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.notification import Pause, set_rule
 from snapengine.buckets.plan import RULE_SETTLES_MS
-from snapengine.buckets.queue_changes import delete_queue
+from snapengine.buckets.queue_changes import delete_if_empty
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_notification, read_queue
 from snapengine.buckets.steps import DeleteQueue, Deregister, RemoveRule, Step
@@ -29,6 +30,7 @@ from snapengine.model import BucketConfig
 TASK = "disable"
 _REMOVED = "rule_removed_at"
 _TICK = 5.0
+_AGAIN = "Disable the bucket again when it is empty."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ class Disabled:
 
 
 def make_disable_plan(
-    config: BucketConfig, rule: object | None, found: tuple[QueueFacts | None, QueueFacts | None], store: str
+    config: BucketConfig, rule: object | None, found: Sequence[QueueFacts | None], store: str
 ) -> DisablePlan:
-    """PURE: what to take back, given our rule as it stands and the two queues that were found."""
+    """PURE: what to take back, given our rule as it stands and the queues that were found, in the order in
+    which they may go."""
     steps: list[Step] = []
     warnings: list[str] = []
     if config.enabled:
@@ -77,7 +80,7 @@ def make_disable_plan(
             continue
         steps.append(DeleteQueue(f"delete queue {queue.name}, once it is empty", queue.name))
         if queue.messages:
-            warnings.append(_still_holds(queue))
+            warnings.append(f"{queues.still_holds(queue)} {_AGAIN}")
     if steps:
         warnings.append(
             f"Versioning of bucket {config.bucket} stays on, and so do its versions. Changes made while the "
@@ -97,8 +100,7 @@ def plan_disable(engine: Tools, bucket: str) -> DisablePlan:
         notification, _ = read_notification(engine, bucket, config.account)
     except BucketUnknown:
         notification = {}
-    names = queues.queue_name(bucket), queues.dead_letter_name(bucket)
-    found = read_queue(engine, names[0]), read_queue(engine, names[1])
+    found = [read_queue(engine, name) for name in queues.queue_names(bucket).values()]
     return make_disable_plan(config, rules.our_rule(notification), found, engine.settings.store)
 
 
@@ -131,11 +133,11 @@ async def disable(
             if isinstance(step, DeleteQueue):
                 if wait:
                     await _wait(engine, plan.bucket, lease, clock, on_wait, sleep)
-                    wait = False  # once is enough for both queues
-                left = await asyncio.to_thread(_delete_if_empty, engine, step.name)
+                    wait = False  # once is enough for all queues
+                left = await asyncio.to_thread(delete_if_empty, engine, step.name)
                 if left:
-                    kept.append(left)
-                    break  # a queue's dead letters stay with it
+                    kept.append(f"{left} {_AGAIN}")
+                    break  # a queue's dead letters stay with it, and so does what it feeds
             else:
                 await asyncio.to_thread(_take_back, engine, plan.bucket, step, clock, pause)
             done.append(step)
@@ -178,24 +180,18 @@ async def _wait(
         await asyncio.to_thread(lease.renew)
 
 
-def _delete_if_empty(engine: Tools, name: str) -> str | None:
-    """Why it is kept, or None."""
-    queue = read_queue(engine, name)
-    if queue is not None and queue.messages:
-        return _still_holds(queue)
-    delete_queue(engine, name)
-    return None
-
-
-def _still_holds(queue: QueueFacts) -> str:
-    return (
-        f"Queue {queue.name} holds about {queue.messages} messages and is kept for the worker to take; "
-        "disable the bucket again when it is empty."
-    )
-
-
 def _forget_queues(engine: Tools, bucket: str) -> None:
     config = engine.store.config(bucket)
     if config is not None and not config.enabled:
-        engine.store.put_config(replace(config, queue_url=None, queue_arn=None, dead_letter_queue_url=None))
+        engine.store.put_config(
+            replace(
+                config,
+                queue_url=None,
+                queue_arn=None,
+                dead_letter_queue_url=None,
+                extract_queue_url=None,
+                extract_queue_arn=None,
+                extract_dead_letter_queue_url=None,
+            )
+        )
     engine.store.clear_progress(bucket, TASK)

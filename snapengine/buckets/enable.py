@@ -13,19 +13,22 @@ from snapengine.buckets.advice import unsupported
 from snapengine.buckets.asking import asking
 from snapengine.buckets.baseline import BaselineProgress, BaselineReport, run_baseline
 from snapengine.buckets.clock import ServerClock
-from snapengine.buckets.facts import GAP, BucketFacts, queue_arns, wanted_settings
+from snapengine.buckets.extraction import STILL_HOLDS
+from snapengine.buckets.facts import GAP, BucketFacts, queue_arns, settings_of
 from snapengine.buckets.listing import PAGE_SIZE
 from snapengine.buckets.notification import Pause, set_rule
 from snapengine.buckets.plan import make_plan
-from snapengine.buckets.queue_changes import create_queue, delete_queue, set_queue
+from snapengine.buckets.queue_changes import create_queue, delete_if_empty, delete_queue, set_queue
 from snapengine.buckets.reading import read_facts, read_queue
 from snapengine.buckets.refusals import refusal_text
 from snapengine.buckets.running import Sleep
 from snapengine.buckets.steps import (
+    DeleteQueue,
     MakeQueue,
     Plan,
     PutRule,
     Register,
+    SetExtraction,
     SetQueue,
     Step,
     SwitchVersioningOn,
@@ -33,9 +36,13 @@ from snapengine.buckets.steps import (
     Wanted,
 )
 from snapengine.buckets.tools import Tools
-from snapengine.errors import BucketNotEnabled, PermissionMissing, Refused, SnapEngineError
+from snapengine.errors import BucketNotEnabled, PermissionMissing, Refused, SnapEngineError, UsageError
 from snapengine.lease import ENABLE, Lease
 from snapengine.model import BASELINE, BucketConfig
+from snapengine.plugins import installed
+
+EXTRACTORS = "snapengine.extractors"
+"""The group of entry points by which packages bring extractors."""
 
 _SWITCHED = "versioning_switched_on"
 
@@ -53,8 +60,25 @@ class Enabled:
 
 
 def plan_enable(engine: Tools, bucket: str, wanted: Wanted | None = None) -> Plan:
-    """What `enable-bucket` would do. Changes nothing. Raises as `read_facts`; a plan may hold refusals."""
-    return make_plan(read_facts(engine, bucket), wanted or Wanted())
+    """What `enable-bucket` would do. Changes nothing. Raises as `read_facts`, and `UsageError` for extractors
+    that are not installed; a plan may hold refusals."""
+    wanted = wanted or Wanted()
+    _check_installed(wanted.extract or ())
+    return make_plan(_read_facts(engine, bucket, wanted), wanted)
+
+
+def _read_facts(engine: Tools, bucket: str, wanted: Wanted) -> BucketFacts:
+    return read_facts(engine, bucket, extraction=wanted.extract is not None)
+
+
+def _check_installed(extractors: Sequence[str]) -> None:
+    there = installed(EXTRACTORS) if extractors else []
+    for name in extractors:
+        if name not in there:
+            raise UsageError(
+                f"There is no extractor {name!r} here. Installed are: {', '.join(there) or 'none'}. Install "
+                "the package that brings it, here and where `snapengine extract-worker` runs."
+            )
 
 
 def carry_out(
@@ -77,7 +101,7 @@ def carry_out(
         return Enabled(plan.bucket, (), _registered(engine, plan.bucket))
     engine.store.check()
     with Lease(engine.store, plan.bucket, ENABLE, engine.clock) as lease:
-        facts = read_facts(engine, plan.bucket)
+        facts = _read_facts(engine, plan.bucket, plan.wanted)
         now = make_plan(facts, replace(plan.wanted, prefix=plan.prefix))
         if now.refusals:
             raise Refused(refusal_text(now.refusals))
@@ -171,15 +195,18 @@ class _Work:
                     self._switch_versioning_on()
                 case Register():
                     self._register(step)
+                case SetExtraction():
+                    self._register_extraction(step.extractors)
+                case DeleteQueue():
+                    self._delete_queue(step.name)
         except Refused as error:
             raise self._taken_back(error) from error
 
     def _make_queue(self, step: MakeQueue) -> None:
-        event, dead = wanted_settings(self.facts)
-        settings = event if step.name == queues.queue_name(self.facts.bucket) else dead
+        settings = settings_of(self.facts, step.name)
         self.undo.append((f"queue {step.name}", lambda: delete_queue(self.engine, step.name)))
         self.warnings += create_queue(self.engine, step.name, settings, self._pause)
-        self._look_at_queues()
+        self._look_at(step.name)
 
     def _set_queue(self, step: SetQueue) -> None:
         queue = read_queue(self.engine, step.name)
@@ -192,15 +219,41 @@ class _Work:
                 )
             )
         self.warnings += set_queue(self.engine, step.name, step.attributes, tag=step.tag)
-        self._look_at_queues()
+        self._look_at(step.name)
 
-    def _look_at_queues(self) -> None:
+    def _look_at(self, name: str) -> None:
         # Where the server is not AWS's, a queue's ARN need not be what we would have called it.
-        bucket = self.facts.bucket
-        self.facts = replace(
-            self.facts,
-            queue=read_queue(self.engine, queues.queue_name(bucket)),
-            dead_letters=read_queue(self.engine, queues.dead_letter_name(bucket)),
+        found: Any = {
+            field: read_queue(self.engine, name)
+            for field, known in queues.queue_names(self.facts.bucket).items()
+            if known == name
+        }
+        self.facts = replace(self.facts, **found)
+
+    def _delete_queue(self, name: str) -> None:
+        """Extraction has been ended: a queue that stays does no harm, and nothing is taken back for it."""
+        try:
+            kept = delete_if_empty(self.engine, name)
+        except Refused as error:
+            self.warnings.append(f"Queue {name} could not be deleted, and stays: {error}")
+            return
+        if kept:
+            self.warnings.append(f"{kept} {STILL_HOLDS}")
+        self._look_at(name)
+        config = self.engine.store.config(self.facts.bucket)
+        if config is not None:
+            self._register_extraction(config.extractors)
+
+    def _register_extraction(self, extractors: tuple[str, ...]) -> None:
+        queue, dead = self.facts.extract_queue, self.facts.extract_dead_letters
+        self.engine.store.put_config(
+            replace(
+                _registered(self.engine, self.facts.bucket),
+                extractors=extractors,
+                extract_queue_url=queue.url if queue else None,
+                extract_queue_arn=queue.arn if queue else None,
+                extract_dead_letter_queue_url=dead.url if dead else None,
+            )
         )
 
     def _put_rule(self, prefix: str) -> None:

@@ -43,6 +43,9 @@ class BucketFacts:
     """A key of this bucket that is a replica, if one was found among the few looked at."""
     queue: QueueFacts | None = None
     dead_letters: QueueFacts | None = None
+    extract_queue: QueueFacts | None = None
+    """Read only where extraction is on or asked for."""
+    extract_dead_letters: QueueFacts | None = None
     config: BucketConfig | None = None
     unfinished: bool = False
     """An earlier run was stopped after it had found that events may have been missed."""
@@ -63,13 +66,22 @@ def is_directory_bucket(bucket: str) -> bool:
 
 def queue_arns(facts: BucketFacts) -> tuple[str, str]:
     """Of the event queue and of its dead-letter queue: as they are, or as they will be."""
-    names = queues.queue_name(facts.bucket), queues.dead_letter_name(facts.bucket)
-    there = facts.queue, facts.dead_letters
-    event, dead = (
-        queue.arn if queue else queues.queue_arn(facts.partition, facts.queue_region, facts.account, name)
-        for queue, name in zip(there, names, strict=True)
+    return _arn(facts, "queue"), _arn(facts, "dead_letters")
+
+
+def _arn(facts: BucketFacts, field_name: str) -> str:
+    queue: QueueFacts | None = getattr(facts, field_name)
+    if queue is not None:
+        return queue.arn
+    name = queues.queue_names(facts.bucket)[field_name]
+    return queues.queue_arn(facts.partition, facts.queue_region, facts.account, name)
+
+
+def extracts(config: BucketConfig | None) -> bool:
+    """Whether a bucket has queues of extraction, or should have."""
+    return config is not None and bool(
+        config.extractors or config.extract_queue_url or config.extract_dead_letter_queue_url
     )
-    return event, dead
 
 
 def wanted_settings(facts: BucketFacts) -> tuple[dict[str, str], dict[str, str]]:
@@ -85,6 +97,24 @@ def wanted_settings(facts: BucketFacts) -> tuple[dict[str, str], dict[str, str]]
         ),
         queues.dead_letter_settings(source_arn=event),
     )
+
+
+def wanted_extract_settings(facts: BucketFacts) -> tuple[dict[str, str], dict[str, str]]:
+    """The attributes of the extraction queue and of its dead-letter queue."""
+    arn = _arn(facts, "extract_queue")
+    settings = queues.extract_settings(
+        arn=arn,
+        dead_letter_arn=_arn(facts, "extract_dead_letters"),
+        partition=facts.partition,
+        account=facts.account,
+    )
+    return settings, queues.dead_letter_settings(source_arn=arn)
+
+
+def settings_of(facts: BucketFacts, name: str) -> dict[str, str]:
+    """The attributes of the bucket's queue of that name."""
+    names = queues.queue_names(facts.bucket).values()
+    return dict(zip(names, (*wanted_settings(facts), *wanted_extract_settings(facts)), strict=True))[name]
 
 
 def rule_stands(facts: BucketFacts, prefix: str) -> bool:

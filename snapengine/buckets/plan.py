@@ -6,19 +6,17 @@ one of them, all before it can be taken back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from snapengine.buckets import queues, rules
+from snapengine.buckets import extraction, queues, rules
 from snapengine.buckets.advice import unsupported, warnings_for
 from snapengine.buckets.facts import BucketFacts, rule_stands, wanted_settings
-from snapengine.buckets.queues import QueueFacts
+from snapengine.buckets.queue_steps import one_queue
 from snapengine.buckets.refusals import refusals_of
 from snapengine.buckets.steps import (
-    MakeQueue,
     Plan,
     PutRule,
     Register,
-    SetQueue,
     Step,
     SwitchVersioningOn,
     TakeBaseline,
@@ -41,9 +39,11 @@ def make_plan(facts: BucketFacts, wanted: Wanted) -> Plan:
     gap = gap_since(facts, prefix)
     changes = [
         *_queue_steps(facts),
+        *extraction.queue_steps(facts, wanted),
         *_rule_step(facts, prefix),
         *_versioning_step(facts),
         *_register_step(facts, prefix, gap, wanted),
+        *extraction.registration_steps(facts, wanted),
     ]
     if config is None or config.baseline_ended is None or any(_lists_again(step) for step in changes):
         below = f" below {prefix}" if prefix else ""
@@ -53,7 +53,12 @@ def make_plan(facts: BucketFacts, wanted: Wanted) -> Plan:
         prefix,
         wanted,
         tuple(changes),
-        (*warnings_for(facts), *unsupported(facts), *_change_warnings(facts, prefix, gap)),
+        (
+            *warnings_for(facts),
+            *unsupported(facts),
+            *_change_warnings(facts, prefix, gap),
+            *extraction.extraction_warnings(facts, wanted),
+        ),
     )
 
 
@@ -90,27 +95,11 @@ def gap_since(facts: BucketFacts, prefix: str) -> str | None:
 def _queue_steps(facts: BucketFacts) -> Iterator[Step]:
     # The dead-letter queue first: the other's redrive policy names it.
     event, dead = wanted_settings(facts)
-    yield from _one_queue(
+    yield from one_queue(
         facts, facts.dead_letters, queues.dead_letter_name(facts.bucket), dead, "for messages that fail"
     )
     purpose = "for S3's events: kept 14 days, encrypted (SSE-SQS), open to this bucket of this account only"
-    yield from _one_queue(facts, facts.queue, queues.queue_name(facts.bucket), event, purpose)
-
-
-def _one_queue(
-    facts: BucketFacts, queue: QueueFacts | None, name: str, settings: Mapping[str, str], purpose: str
-) -> Iterator[Step]:
-    if queue is None:
-        yield MakeQueue(f"create queue {name} {purpose}", name)
-        return
-    changes = queues.differences(settings, queue, real_aws=facts.real_aws)
-    untagged = queues.STORE_TAG not in queue.tags
-    if changes:
-        # All of them, as some servers forget those that a call does not name.
-        whole = {**settings, **changes}
-        yield SetQueue(f"set {', '.join(sorted(changes))} of queue {name} right", name, whole, tag=untagged)
-    elif untagged:
-        yield SetQueue(f"tag queue {name} as this log's", name, {}, tag=True)
+    yield from one_queue(facts, facts.queue, queues.queue_name(facts.bucket), event, purpose)
 
 
 def _rule_step(facts: BucketFacts, prefix: str) -> Iterator[Step]:
@@ -186,7 +175,7 @@ def drift(facts: BucketFacts, *, queues_read: bool = True) -> list[str]:
             found.append(f"the {word} is gone")
         elif changes := queues.differences(settings, queue, real_aws=facts.real_aws):
             found.append(f"{', '.join(sorted(changes))} of the {word} is not as it was set")
-    return found
+    return [*found, *extraction.extraction_drift(facts)]
 
 
 def not_assured(config: BucketConfig, began: int) -> list[str]:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from snapengine.aws_errors import code_of, translate
 from snapengine.buckets.asking import asking
 from snapengine.buckets.notification import Pause
-from snapengine.buckets.queues import STORE_TAG, store_tag
+from snapengine.buckets.queues import STORE_TAG, still_holds, store_tag
 from snapengine.buckets.reading import is_aws, read_queue
 from snapengine.buckets.tools import Tools
 from snapengine.errors import SnapEngineError
@@ -68,6 +68,15 @@ def set_queue(engine: Tools, name: str, settings: Mapping[str, str], *, tag: boo
                         f"({code_of(one)}): it is not in force."
                     )
     return refused
+
+
+def delete_if_empty(engine: Tools, name: str) -> str | None:
+    """Why it is kept, or None."""
+    queue = read_queue(engine, name)
+    if queue is not None and queue.messages:
+        return still_holds(queue)
+    delete_queue(engine, name)
+    return None
 
 
 def delete_queue(engine: Tools, name: str) -> None:

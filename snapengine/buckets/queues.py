@@ -1,4 +1,4 @@
-"""PURE: the two queues of a bucket: their names, their settings, and what differs from them."""
+"""PURE: the queues of a bucket: their names, their settings, and what differs from them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 """SQS's greatest. An event has up to 64 KB; one that is over the queue's limit is lost."""
 MAX_RECEIVES = 10
 """After so many failed tries a message is set aside in the dead-letter queue."""
+
+EXTRACT_VISIBILITY_SECONDS = 15 * 60
+"""For how long a message of the extraction queue is one worker's; it names up to 20 objects."""
+EXTRACT_MAX_RECEIVES = 5
+"""Fewer tries than an event has: each may take a worker minutes."""
 
 STORE_TAG = "snapengine-store"
 """Which log the queue feeds: two workers on one queue would each miss what the other takes."""
@@ -50,13 +55,42 @@ def queue_name(bucket: str) -> str:
     """
     if _MODERN.fullmatch(bucket) and not bucket.endswith("-dead"):
         return f"snapengine-{bucket.replace('.', '_')}"
-    clean = re.sub(r"[^A-Za-z0-9_-]", "_", bucket)[:40]
-    return f"snapengine-{clean}_H{blake2b(bucket.encode(), digest_size=8).hexdigest()}"
+    return _hashed_name(bucket, 40)
 
 
 def dead_letter_name(bucket: str) -> str:
     """At most 80 characters."""
     return f"{queue_name(bucket)}-dead"
+
+
+def extract_queue_name(bucket: str) -> str:
+    """At most 75 characters. Its capital letter keeps it apart from every bucket's event queue; names that
+    would be too long get a hash."""
+    name = queue_name(bucket)
+    return f"{name if len(name) <= _ROOM else _hashed_name(bucket, 38)}-Extract"
+
+
+def extract_dead_letter_name(bucket: str) -> str:
+    """At most 80 characters."""
+    return f"{extract_queue_name(bucket)}-dead"
+
+
+_ROOM = 80 - len("-Extract-dead")
+
+
+def _hashed_name(bucket: str, kept: int) -> str:
+    clean = re.sub(r"[^A-Za-z0-9_-]", "_", bucket)[:kept]
+    return f"snapengine-{clean}_H{blake2b(bucket.encode(), digest_size=8).hexdigest()}"
+
+
+def queue_names(bucket: str) -> dict[str, str]:
+    """Of all a bucket's queues, by the field of `BucketFacts` that has what was read of each."""
+    return {
+        "queue": queue_name(bucket),
+        "dead_letters": dead_letter_name(bucket),
+        "extract_queue": extract_queue_name(bucket),
+        "extract_dead_letters": extract_dead_letter_name(bucket),
+    }
 
 
 def queue_arn(partition: str, region: str, account: str, name: str) -> str:
@@ -95,8 +129,32 @@ def queue_settings(
     }
 
 
+def extract_settings(*, arn: str, dead_letter_arn: str, partition: str, account: str) -> dict[str, str]:
+    """The extraction queue's attributes: it is for its own account alone, as IAM there allows."""
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "SnapengineExtraction",
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:{partition}:iam::{account}:root"},
+                "Action": "sqs:*",
+                "Resource": arn,
+            }
+        ],
+    }
+    redrive = {"deadLetterTargetArn": dead_letter_arn, "maxReceiveCount": EXTRACT_MAX_RECEIVES}
+    return {
+        **_common(),
+        "ReceiveMessageWaitTimeSeconds": "20",
+        "VisibilityTimeout": str(EXTRACT_VISIBILITY_SECONDS),
+        "RedrivePolicy": _json(redrive),
+        "Policy": _json(policy),
+    }
+
+
 def dead_letter_settings(*, source_arn: str) -> dict[str, str]:
-    """The dead-letter queue's attributes: only the event queue may put messages there."""
+    """A dead-letter queue's attributes: only the queue that it serves may put messages there."""
     allow = {"redrivePermission": "byQueue", "sourceQueueArns": [source_arn]}
     return {**_common(), "RedriveAllowPolicy": _json(allow)}
 
@@ -146,6 +204,11 @@ def _value(name: str, text: str | None) -> Any:
             value["maxReceiveCount"] = int(value["maxReceiveCount"])  # some servers give it as text
         return value
     return text.lower() if text in {"True", "False"} else text
+
+
+def still_holds(queue: QueueFacts) -> str:
+    """Why a queue is not deleted, one sentence."""
+    return f"Queue {queue.name} holds about {queue.messages} messages and is kept for the worker to take."
 
 
 def store_tag(store: str) -> str:

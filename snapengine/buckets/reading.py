@@ -12,7 +12,7 @@ from snapengine.aws_errors import code_of
 from snapengine.buckets import queues, rules
 from snapengine.buckets.asking import asking
 from snapengine.buckets.clock import ServerClock
-from snapengine.buckets.facts import GAP, BucketFacts, Versioning, is_directory_bucket
+from snapengine.buckets.facts import GAP, BucketFacts, Versioning, extracts, is_directory_bucket
 from snapengine.buckets.listing import list_versions
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.replies import local_name, parse_xml, with_xml
@@ -28,11 +28,15 @@ _AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn", "api.aws", "amazonaws.eu", 
 _NO_QUEUE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 
 
-def read_facts(engine: Tools, bucket: str, *, unread: list[str] | None = None) -> BucketFacts:
-    """What stands now. Raises our errors: `PermissionMissing` names the IAM action, `BucketUnknown`,
-    `CredentialsMissing`, `Unreachable`; `TableMissing` before S3 is asked anything.
+def read_facts(
+    engine: Tools, bucket: str, *, unread: list[str] | None = None, extraction: bool = False
+) -> BucketFacts:
+    """What stands now; of extraction if it is registered or asked for.
 
-    With `unread`, why the queues cannot be read is added there instead, and both are None.
+    Raises our errors: `PermissionMissing` names the IAM action, `BucketUnknown`, `CredentialsMissing`,
+    `Unreachable`; `TableMissing` before S3 is asked anything.
+
+    With `unread`, why the queues cannot be read is added there instead, and all are None.
     """
     checked_bucket(bucket)
     engine.store.check()
@@ -48,7 +52,7 @@ def read_facts(engine: Tools, bucket: str, *, unread: list[str] | None = None) -
         return BucketFacts(bucket, account, here, region, partition, owned_by_caller=owned, config=config)
     versioning, mfa_delete = _versioning(engine, bucket, account)
     notification, unknown = read_notification(engine, bucket, account)
-    queue, dead_letters = _both_queues(engine, bucket, unread)
+    found: Any = _queues(engine, bucket, unread, extraction=extraction or extracts(config))
     return BucketFacts(
         bucket=bucket,
         account=account,
@@ -66,8 +70,7 @@ def read_facts(engine: Tools, bucket: str, *, unread: list[str] | None = None) -
         ),
         replicates_to=_replicates_to(engine, bucket, account),
         replica=_a_replica(engine, bucket, account),
-        queue=queue,
-        dead_letters=dead_letters,
+        **found,
         config=config,
         unfinished=bool((engine.store.progress(bucket, ENABLE) or {}).get(GAP)),
         store=engine.settings.store,
@@ -200,17 +203,21 @@ def _a_replica(engine: Tools, bucket: str, account: str) -> str | None:
     return None
 
 
-def _both_queues(
-    engine: Tools, bucket: str, unread: list[str] | None
-) -> tuple[QueueFacts | None, QueueFacts | None]:
+def _queues(
+    engine: Tools, bucket: str, unread: list[str] | None, *, extraction: bool
+) -> dict[str, QueueFacts | None]:
+    """By the fields of `BucketFacts`."""
     try:
-        event = read_queue(engine, queues.queue_name(bucket))
-        return event, read_queue(engine, queues.dead_letter_name(bucket))
+        return {
+            field: read_queue(engine, name)
+            for field, name in queues.queue_names(bucket).items()
+            if extraction or not field.startswith("extract")
+        }
     except SnapEngineError as error:
         if unread is None:
             raise
         unread.append(str(error))
-        return None, None
+        return {}
 
 
 def read_queue(engine: Tools, name: str) -> QueueFacts | None:

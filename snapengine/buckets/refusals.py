@@ -89,7 +89,8 @@ def _apart(rule: rules.Rule, prefix: str) -> str:
 
 def _other_store(facts: BucketFacts) -> Iterator[str]:
     feeding: dict[str, list[str]] = {}
-    for queue in filter(None, (facts.queue, facts.dead_letters)):
+    there = (facts.queue, facts.dead_letters, facts.extract_queue, facts.extract_dead_letters)
+    for queue in filter(None, there):
         tag = queue.tags.get(queues.STORE_TAG)
         if tag is not None and tag != queues.store_tag(facts.store):
             feeding.setdefault(tag, []).append(queue.name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from snapengine.archive.manifest import Manifest
 from snapengine.buckets.advice import warnings_for
-from snapengine.buckets.facts import rule_stands
+from snapengine.buckets.facts import BucketFacts, extracts, rule_stands
 from snapengine.buckets.plan import drift, not_assured
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_facts
@@ -30,6 +30,18 @@ class QueueStatus:
     delayed: int
     oldest_age_seconds: int | None
     """None: SQS tells it to CloudWatch alone, as `ApproximateAgeOfOldestMessage`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionStatus:
+    """What waits for `snapengine extract-worker`."""
+
+    extractors: tuple[str, ...]
+    """None: it has been ended, and its queues are not deleted yet."""
+    queue: QueueStatus | None
+    """Its messages name up to 20 versions each. None if it is gone or could not be read."""
+    dead_letters: int | None
+    """Messages set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,8 @@ class BucketStatus:
     queue: QueueStatus | None
     dead_letters: int | None
     """Messages set aside."""
+    extraction: ExtractionStatus | None
+    """None where no metadata is extracted."""
     baseline: BaselineStatus
     enabled_at: int | None
     trusted_since: int | None
@@ -157,6 +171,7 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
         drift=tuple(changed),
         queue=_queue(facts.queue) if facts and facts.queue else None,
         dead_letters=dead.messages if dead else None,
+        extraction=_extraction(config, facts),
         baseline=_baseline(engine, config),
         enabled_at=config.enabled_at,
         trusted_since=config.baseline_ended,
@@ -181,6 +196,16 @@ def _queue(queue: QueueFacts) -> QueueStatus:
         in_flight=int(counts.get("ApproximateNumberOfMessagesNotVisible", 0)),
         delayed=int(counts.get("ApproximateNumberOfMessagesDelayed", 0)),
         oldest_age_seconds=None,
+    )
+
+
+def _extraction(config: BucketConfig, facts: BucketFacts | None) -> ExtractionStatus | None:
+    if not extracts(config):
+        return None
+    queue = facts.extract_queue if facts else None
+    dead = facts.extract_dead_letters if facts else None
+    return ExtractionStatus(
+        config.extractors, _queue(queue) if queue else None, dead.messages if dead else None
     )
 
 

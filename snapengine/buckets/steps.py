@@ -19,6 +19,8 @@ class Wanted:
     """Of a bucket that is enabled for the first time; None: by the settings."""
     baseline: Literal["auto", "log", "parquet"] = "auto"
     """Where the baseline's observations go: see `listed_files.Into`."""
+    extract: tuple[str, ...] | None = None
+    """The extractors that new versions are handed to; none ends it. None: as registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,14 @@ class Register(Step):
     """Events may have been missed: history begins again, with the rule's reading back."""
     again: bool
     """Whether all versions are to be listed (again)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetExtraction(Step):
+    """Register by which extractors, and the queues as they stand."""
+
+    code: ClassVar[str] = "set-extraction"
+    extractors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

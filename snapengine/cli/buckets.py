@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from snapengine.buckets.disable import DisablePlan
     from snapengine.buckets.steps import Plan, Step, Wanted
     from snapengine.engine import Engine
+    from snapengine.model import BucketConfig
 
 ENABLE_EXAMPLES = """\
 snapengine enable-bucket scans --dry-run
 snapengine enable-bucket scans --prefix ct/
+snapengine enable-bucket scans --extract dicom,images
+snapengine enable-bucket scans --no-extract
 snapengine enable-bucket scans --yes --json"""
 DISABLE_EXAMPLES = """\
 snapengine disable-bucket scans --dry-run
@@ -73,6 +76,17 @@ def enable_bucket(
             "SNAPENGINE_ARCHIVE); auto: large buckets' into files.",
         ),
     ] = BaselineInto.AUTO,
+    extract: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--extract",
+            metavar="NAME,…",
+            help="Hand every new version to `snapengine extract-worker`, for these extractors and no others; "
+            "as before, if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    no_extract: Annotated[bool, typer.Option("--no-extract", help="Hand none to it any more.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Watch a bucket: queue, notifications, versioning, first listing.
@@ -87,13 +101,20 @@ def enable_bucket(
 
     out = Output(as_json=as_json)
     _must_be_answered(out, dry_run=dry_run, yes=yes)
+    extractors = _extractors(extract, no_extract=no_extract)
     engine = Engine()
     engine.store.check()
     with nullcontext() if dry_run else attempted(engine, out, "enable-bucket", bucket):
         plan = plan_enable(
             engine,
             bucket,
-            Wanted(prefix=prefix, wait=not no_wait, streams=engine.settings.streams, baseline=baseline.value),
+            Wanted(
+                prefix=prefix,
+                wait=not no_wait,
+                streams=engine.settings.streams,
+                baseline=baseline.value,
+                extract=extractors,
+            ),
         )
         _show_plan(out, plan)
         if plan.refusals:
@@ -101,7 +122,7 @@ def enable_bucket(
     if not plan.steps:
         out.note(f"Bucket {bucket} is enabled as wanted: there is nothing to do.")
         if out.as_json and not dry_run:
-            _show_enabled(out, bucket, (), None)
+            _show_enabled(out, bucket, engine.store.config(bucket), (), None)
     if dry_run or not plan.steps:
         return
     _agreed(out, yes=yes)
@@ -110,7 +131,21 @@ def enable_bucket(
         report = None
         if any(isinstance(step, TakeBaseline) for step in plan.steps):
             report = _baseline(engine, out, bucket, plan.wanted)
-    _show_enabled(out, bucket, done.warnings, report)
+    _show_enabled(out, bucket, done.config, done.warnings, report)
+
+
+def _extractors(given: list[str] | None, *, no_extract: bool) -> tuple[str, ...] | None:
+    """Names by commas, by several options, or both; None where nothing was said."""
+    if no_extract:
+        if given:
+            raise UsageError("Give --extract or --no-extract, not both.")
+        return ()
+    if given is None:
+        return None
+    names = [name.strip() for text in given for name in text.split(",")]
+    if not all(names):
+        raise UsageError("--extract takes the names of extractors: dicom, or dicom,images.")
+    return tuple(dict.fromkeys(names))
 
 
 def disable_bucket(
@@ -264,12 +299,19 @@ def _counted(versions: int, markers: int) -> str:
     return f"{versions:,} versions, {markers:,} delete markers"
 
 
-def _show_enabled(out: Output, bucket: str, found: Sequence[str], report: BaselineReport | None) -> None:
+def _show_enabled(
+    out: Output,
+    bucket: str,
+    config: BucketConfig | None,
+    found: Sequence[str],
+    report: BaselineReport | None,
+) -> None:
     warnings = [*found, *(report.not_assured if report else ())]
     fields: dict[str, Any] = {
         "event": "done",
         "bucket": bucket,
         "enabled": True,
+        "extractors": list(config.extractors) if config else [],
         "warnings": warnings,
         "baseline": None,
     }
@@ -293,4 +335,7 @@ def _show_enabled(out: Output, bucket: str, found: Sequence[str], report: Baseli
         out.line(f"Its history is complete from {render(report.ended)} on: {listed} were listed.")
         if report.archived:
             out.line(f"{report.archived:,} of them went straight into Parquet files of its archive.")
+    if config and config.extractors:
+        by = ", ".join(config.extractors)
+        out.line(f"Metadata is extracted by {by}: keep `snapengine extract-worker` running.")
     out.note(f"Keep `snapengine worker` running; `snapengine status {bucket}` tells how it goes.")

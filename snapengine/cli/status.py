@@ -14,7 +14,7 @@ from snapengine.errors import TryAgain
 from snapengine.instants import render
 
 if TYPE_CHECKING:
-    from snapengine.buckets.status import ArchiveStatus, BucketStatus
+    from snapengine.buckets.status import ArchiveStatus, BucketStatus, ExtractionStatus, QueueStatus
 
 EXAMPLES = """\
 snapengine status
@@ -62,7 +62,17 @@ def status(
     elif bucket is not None:
         out.facts(_facts(found[0]))
     elif found:
-        header = ("BUCKET", "STATE", "QUEUED", "DEAD", "BASELINE", "HISTORY SINCE", "EPOCH", "BEHIND")
+        header = (
+            "BUCKET",
+            "STATE",
+            "QUEUED",
+            "DEAD",
+            "EXTRACT",
+            "BASELINE",
+            "HISTORY SINCE",
+            "EPOCH",
+            "BEHIND",
+        )
         out.table(header, map(_row, found))
     else:
         out.note("No bucket is enabled yet. Enable one with `snapengine enable-bucket BUCKET`.")
@@ -92,6 +102,7 @@ def _row(each: BucketStatus) -> tuple[str, ...]:
         _state(each),
         _number(each.queue.visible + each.queue.in_flight if each.queue else None),
         _number(each.dead_letters),
+        _to_extract(each.extraction),
         each.baseline.state,
         _instant(each.trusted_since),
         _number(each.epoch),
@@ -107,11 +118,9 @@ def _facts(each: BucketStatus) -> Iterator[tuple[str, str]]:
     yield "versioning", each.versioning or "?"
     yield "notification rule", _rule(each)
     if each.queue:
-        yield (
-            "queue",
-            f"{each.queue.visible:,} waiting, {each.queue.in_flight:,} in flight ({each.queue.url})",
-        )
+        yield "queue", _queue(each.queue)
     yield "dead letters", _number(each.dead_letters)
+    yield from _extraction(each.extraction)
     yield "baseline", _baseline(each)
     yield "enabled at", _instant(each.enabled_at)
     yield "history since", _instant(each.trusted_since)
@@ -125,6 +134,25 @@ def _facts(each: BucketStatus) -> Iterator[tuple[str, str]]:
         yield "checkpoints", _checkpoints(each.archive)
         if each.archive.keep_days is not None:
             yield "the table keeps", f"{each.archive.keep_days:,} days of what is archived"
+
+
+def _queue(queue: QueueStatus) -> str:
+    return f"{queue.visible:,} waiting, {queue.in_flight:,} in flight ({queue.url})"
+
+
+def _extraction(found: ExtractionStatus | None) -> Iterator[tuple[str, str]]:
+    if found is None:
+        return
+    yield "extraction", f"by {', '.join(found.extractors)}" if found.extractors else "ended"
+    if found.queue:
+        yield "to be extracted", f"messages of up to 20 objects: {_queue(found.queue)}"
+    elif found.extractors:
+        yield "to be extracted", "?"
+    yield "extraction dead letters", _number(found.dead_letters)
+
+
+def _to_extract(found: ExtractionStatus | None) -> str:
+    return _number(found.queue.visible + found.queue.in_flight if found and found.queue else None)
 
 
 def levels_in_words(each: BucketStatus) -> str:
@@ -200,6 +228,11 @@ def _remarks(out: Output, each: BucketStatus) -> None:
         out.note(
             f"{out.paint_note('Set aside:', RED)} {each.dead_letters:,} messages of {each.bucket} could not "
             "be taken in; they wait in its dead-letter queue."
+        )
+    if each.extraction and each.extraction.dead_letters:
+        out.note(
+            f"{out.paint_note('Set aside:', RED)} {each.extraction.dead_letters:,} extraction messages of "
+            f"{each.bucket} failed; they wait in the dead-letter queue of extraction."
         )
 
 
