@@ -1,12 +1,12 @@
 """PURE: rows of metadata as the payloads of a log entry, and back.
 
 A payload is an Arrow IPC stream, compressed with zstd as a whole: a schema outweighs a few rows. The schema's
-metadata names the extractor and the format; that of a plain payload also carries the full schema.
+metadata names the extractor and the format; that of a plain payload also carries the full schema, as Arrow
+serializes it: not as base64, which would not compress beside what it repeats.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -26,6 +26,8 @@ MAX_ROW_BYTES: Final = 380_000
 MAX_INFLATED_BYTES: Final = 1 << 28
 """Of a payload, inflated; one of 380 KB that is greater was not made by us."""
 
+_LEVEL: Final = 6
+"""Of the compression: a tenth smaller than by the default one."""
 _EXTRACTOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FORMAT_KEY, _EXTRACTOR_KEY, _FULL_KEY = b"snapengine.format", b"snapengine.extractor", b"snapengine.full"
 
@@ -108,7 +110,7 @@ def encode(extractor: str, table: pa.Table) -> Packed:
     plain = plain_schema(full)
     if len(plain) == len(full):
         return Packed(table.num_rows, _written(table, full.with_metadata(about)), None)
-    told = {**about, _FULL_KEY: base64.b64encode(full.serialize().to_pybytes())}
+    told = {**about, _FULL_KEY: full.serialize().to_pybytes()}
     return Packed(
         table.num_rows,
         _written(table.select(plain.names), plain.with_metadata(told)),
@@ -118,13 +120,10 @@ def encode(extractor: str, table: pa.Table) -> Packed:
 
 def _written(table: pa.Table, schema: pa.Schema) -> bytes:
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(use_threads=False)
-    with (
-        pa.CompressedOutputStream(sink, "zstd") as squeezed,
-        pa.ipc.new_stream(squeezed, schema, options=options) as writer,
-    ):
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(use_threads=False)) as writer:
         writer.write_table(table.combine_chunks().cast(schema))
-    return bytes(sink.getvalue())
+    compressed: bytes = pa.Codec("zstd", _LEVEL).compress(sink.getvalue(), asbytes=True)
+    return compressed
 
 
 def decode(payload: bytes) -> Decoded:
@@ -136,7 +135,7 @@ def decode(payload: bytes) -> Decoded:
         table.validate(full=True)
         extractor = about.get(_EXTRACTOR_KEY, b"").decode()
         own = table.schema.remove_metadata()
-        full = checked(_full_schema(about[_FULL_KEY]) if _FULL_KEY in about else own)
+        full = checked(pa.ipc.read_schema(pa.py_buffer(about[_FULL_KEY])) if _FULL_KEY in about else own)
     except SchemaTooNew:
         raise
     except (pa.ArrowException, OSError, EOFError, ValueError, TypeError, MemoryError, BadData) as error:
@@ -162,10 +161,6 @@ def _check_format(version: bytes) -> None:
             f"An entry of rows has format {int(version)}; "
             f"this snapengine reads up to {FORMAT_VERSION}. Upgrade it."
         )
-
-
-def _full_schema(told: bytes) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told, validate=True)))
 
 
 def _fault(table: pa.Table) -> str:
