@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from snapengine.buckets import queues
 from snapengine.buckets.disable import disable, plan_disable
 from snapengine.buckets.enable import carry_out, plan_enable
+from snapengine.buckets.facts import BucketFacts, settings_of
+from snapengine.buckets.plan import make_plan
+from snapengine.buckets.queue_changes import create_queue
+from snapengine.buckets.reading import read_queue
 from snapengine.buckets.status import bucket_status
-from snapengine.buckets.steps import Wanted
+from snapengine.buckets.steps import MakeQueue, SetQueue, Wanted
 from snapengine.cli.main import run
 from snapengine.devcloud import DevCloud
+from snapengine.engine import Engine
 from snapengine.errors import PermissionMissing, UsageError
 from tests.integration.bucket_site import READS, Killed, Site, no_pause, no_sleep, open_site
+from tests.servers import Endpoint
 
 DICOM: dict[str, Any] = {"extract": ("dicom",)}
 WRITES = 2  # the two queues; what is registered goes into the log's table
@@ -268,6 +276,38 @@ async def test_queues_that_may_not_be_read_hide_nothing_else_of_the_status(site:
     assert found.extraction
     assert (found.extraction.queue, found.extraction.dead_letters) == (None, None)
     assert len(found.errors) == 1
+
+
+@pytest.mark.services
+def test_on_a_server_that_knows_little_of_it_the_queues_are_made_once_and_the_rest_is_said(
+    elasticmq_server: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in elasticmq_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SNAPENGINE_STORE", f"sqlite:///{tmp_path / 'log.db'}")
+    engine = Engine()
+    facts = BucketFacts(
+        f"b{uuid4().hex}",
+        "000000000000",
+        "us-east-1",
+        region="us-east-1",
+        real_aws=False,
+        store=engine.settings.store,
+    )
+
+    def made(facts: BucketFacts) -> list[MakeQueue | SetQueue]:
+        steps = make_plan(facts, Wanted(extract=("dicom",))).steps
+        return [step for step in steps if isinstance(step, MakeQueue | SetQueue)]
+
+    fields = {name: field for field, name in queues.queue_names(facts.bucket).items()}
+    for step in made(facts):
+        create_queue(engine, step.name, settings_of(facts, step.name), no_pause)
+        found: Any = {fields[step.name]: read_queue(engine, step.name)}
+        facts = replace(facts, **found)
+    assert None not in (facts.extract_queue, facts.extract_dead_letters)
+    assert made(facts) == []
+    assert facts.extract_queue
+    assert facts.extract_queue.attributes["VisibilityTimeout"] == "900"
 
 
 # The commands
