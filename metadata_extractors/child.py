@@ -79,6 +79,7 @@ def main() -> None:
         setup = json.loads(payload)
         extractors = _made(setup["extractors"])
         schemas = {name: extractor.schema for name, extractor in extractors.items()}
+        shapes = {name: pa.struct(list(schema)) for name, schema in schemas.items()}
         told = {name: _face(extractors[name].version, schema) for name, schema in schemas.items()}
         _lock(setup["memory_bytes"])
         wire.send(READY, json.dumps(told).encode())
@@ -90,7 +91,7 @@ def main() -> None:
             _limit_cpu(task["cpu_seconds"])
             asking.start()
             name = task["extractor"]
-            result = _result(extractors[name], schemas[name], task, asking, setup["memory_bytes"])
+            result = _result(extractors[name], shapes[name], task, asking, setup["memory_bytes"])
             asking.stop()
             wire.send(RESULT, result)
     except Closed:
@@ -148,7 +149,7 @@ def _limit_cpu(seconds: float) -> None:
 
 
 def _result(
-    extractor: Extractor, schema: pa.Schema, task: Mapping[str, Any], asking: _Asking, memory_bytes: int
+    extractor: Extractor, shape: pa.StructType, task: Mapping[str, Any], asking: _Asking, memory_bytes: int
 ) -> bytes:
     reader = RangedReader(asking.read, task["size"], task["key"], asking.facts, max_bytes=task["max_bytes"])
     spent = False
@@ -158,7 +159,7 @@ def _result(
         if found.outcome not in _CHILD_OUTCOMES:
             found = Extraction("failed", problems=("the extractor gives an outcome that there is not",))
         if found.outcome in {"ok", "partial"}:
-            row = _row(found.values, schema)
+            row = _row(found.values, shape)
     except (MemoryError, pa.ArrowMemoryError):
         spent = True
         found = Extraction("failed", problems=(f"needs more than {memory_bytes // 2**20} MiB of memory",))
@@ -171,9 +172,9 @@ def _result(
     return struct.pack("<I", len(told)) + told + row
 
 
-def _row(values: Mapping[str, object], schema: pa.Schema) -> bytes:
+def _row(values: Mapping[str, object], shape: pa.StructType) -> bytes:
     """One row as an Arrow record batch, without its schema. Raises where a value is none of its type."""
-    one = pa.array([dict(values)], pa.struct(list(schema)))  # in one go: several times quicker than by column
+    one = pa.array([dict(values)], shape)  # in one go: several times quicker than column by column
     found: bytes = pa.RecordBatch.from_struct_array(one).serialize().to_pybytes()
     return found
 

@@ -264,8 +264,10 @@ def _values(row: bytes, schema: pa.Schema) -> dict[str, object]:
     batch.validate(full=True)
     if batch.num_rows != 1:
         raise ValueError("not one row")
-    found: dict[str, object] = batch.to_pylist()[0]
-    return found
+    return {
+        name: None if column.null_count else column[0].as_py()  # most of a row is null
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
 
 
 def _spawned() -> tuple[subprocess.Popen[bytes], Wire]:
