@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from threading import Event
 from types import TracebackType
 from typing import Any, Final, Self, get_args
 
@@ -36,7 +37,7 @@ from metadata_extractors.wire import (
     TooMuch,
     Wire,
 )
-from snapengine.errors import UsageError
+from snapengine.errors import TryAgain, UsageError
 
 __all__ = ["ExtractorSpec", "Face", "Limits", "Sandbox", "Sandboxes", "spec_of"]
 
@@ -76,6 +77,7 @@ class Sandbox:
         self._wire: Wire | None = None
         self._faces: dict[str, Face] = {}
         self._served = 0
+        self._over = Event()
         self.started = 0
         """Children until now."""
 
@@ -110,6 +112,8 @@ class Sandbox:
                 return self._ask(wire, name, reader)
             except _Ended as ended:
                 self.close()
+                if self._over.is_set():
+                    continue
                 if not (ended.again and used):
                     return Extraction(ended.outcome, problems=(str(ended),))
             except BaseException:
@@ -126,11 +130,22 @@ class Sandbox:
             process.wait()
             wire.close()
 
+    def end(self) -> None:
+        """Ends the child, now and for good; any thread may call it. Who waits for it gets `TryAgain`."""
+        self._over.set()
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def _ready(self) -> Wire:
+        if self._over.is_set():
+            raise TryAgain("The extraction was ended.")
         if self._wire is not None and self._served < self._limits.objects:
             return self._wire
         self.close()
         self._process, self._wire = _spawned()
+        if self._over.is_set():  # meanwhile
+            self._process.kill()
         wire = self._wire
         self.started += 1
         specs = [asdict(spec) for spec in self._specs.values()]
@@ -142,6 +157,8 @@ class Sandbox:
         except (Closed, TooLate, TooMuch):
             self.close()
             kind, payload = REFUSED, b""
+        if kind != READY and self._over.is_set():
+            raise TryAgain("The extraction was ended.")
         if kind != READY:
             raise UsageError(
                 f"The extractors {', '.join(self._specs)} cannot be started in a child process. "

@@ -87,6 +87,8 @@ def test_these_are_the_commands() -> None:
         "snapshot list",
         "snapshot show",
         "snapshot delete",
+        "extract",
+        "extract-worker",
         "worker",
     ]
 
