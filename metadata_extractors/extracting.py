@@ -79,10 +79,18 @@ class Extractors:
     The children are started when they are needed, and know the extractors that were asked for until then.
     """
 
-    def __init__(self, source: Source, clock: Clock, count: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        clock: Clock,
+        count: int,
+        limits: Limits | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        """`columns`: those of every extractor (None: its usual ones)."""
         self._source = source
         self._clock = clock
-        self._slots = [_Slot(limits or Limits()) for _ in range(count)]
+        self._slots = [_Slot(limits or Limits(), columns) for _ in range(count)]
         self._free: queue.LifoQueue[_Slot] = queue.LifoQueue()
         for slot in self._slots:
             self._free.put(slot)
@@ -246,8 +254,9 @@ def _unread(error: SnapEngineError) -> _Unread:
 class _Slot:
     """A child for one thread at a time."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, columns: Sequence[str] | None = None) -> None:
         self._limits = limits
+        self._columns = columns
         self._names: tuple[str, ...] = ()
         self._sandbox: Sandbox | None = None
         self._started = 0
@@ -263,7 +272,7 @@ class _Slot:
             wanted = tuple(dict.fromkeys((*self._names, *names)))
             if self._over.is_set():
                 raise TryAgain("The extraction was ended.")
-            fresh = Sandbox([spec_of(name) for name in wanted], self._limits)
+            fresh = Sandbox([spec_of(name, self._columns) for name in wanted], self._limits)
             _ = fresh.faces  # one that cannot be started replaces none that can
             self.close()
             self._sandbox, self._names = fresh, wanted
