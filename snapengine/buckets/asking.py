@@ -22,13 +22,14 @@ _ACTIONS = {
     "PutBucketVersioning": "s3:PutBucketVersioning",
     "ListObjectVersions": "s3:ListBucketVersions",
     "HeadObject": "s3:GetObjectVersion",
+    "GetMetricData": "cloudwatch:GetMetricData",
     "GetCallerIdentity": "sts:GetCallerIdentity",
 }
 _NO_BUCKET = {"404", "NoSuchBucket", "NotFound"}
 
 
 def iam_action(operation: str) -> str:
-    """The IAM action that an operation of S3, STS or SQS needs."""
+    """The IAM action that an operation of S3, STS, CloudWatch or SQS needs."""
     return _ACTIONS.get(operation, f"sqs:{operation}")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from snapengine.archive.manifest import Manifest
 from snapengine.buckets.advice import warnings_for
 from snapengine.buckets.facts import BucketFacts, extracts, rule_stands
 from snapengine.buckets.plan import drift, not_assured
+from snapengine.buckets.queue_age import OldestAges
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_facts
 from snapengine.buckets.refusals import out_of_reach
@@ -29,7 +31,8 @@ class QueueStatus:
     """Received, and not deleted yet."""
     delayed: int
     oldest_age_seconds: int | None
-    """None: SQS tells it to CloudWatch alone, as `ApproximateAgeOfOldestMessage`."""
+    """Of the oldest message in it, by CloudWatch's last figure; None where there is none, as for a queue that
+    has long been empty, or one that is not on AWS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,8 @@ class BucketStatus:
 def all_statuses(engine: Tools) -> list[BucketStatus]:
     """Of every bucket that was ever enabled. One that cannot be read does not hide the others."""
     engine.store.check()
-    return [_status(engine, config) for config in engine.store.buckets()]
+    ages = OldestAges(engine)
+    return [_status(engine, config, ages) for config in engine.store.buckets()]
 
 
 def bucket_status(engine: Tools, bucket: str) -> BucketStatus:
@@ -134,10 +138,10 @@ def bucket_status(engine: Tools, bucket: str) -> BucketStatus:
     config = engine.store.config(bucket)
     if config is None:
         raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
-    return _status(engine, config)
+    return _status(engine, config, OldestAges(engine))
 
 
-def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
+def _status(engine: Tools, config: BucketConfig, oldest: OldestAges) -> BucketStatus:
     errors: list[str] = []
     changed: list[str] = []
     facts = None
@@ -156,6 +160,7 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
     warnings = list(warnings_for(facts)) if facts else []
     if not config.assured and config.baseline_started is not None:
         warnings += not_assured(config, config.baseline_started)
+    ages = _ages(oldest, facts, warnings)
     epoch = engine.store.newest_epoch(config.bucket)
     marks = epoch.watermarks if epoch else Watermarks()
     caught_up = marks.caught_up
@@ -169,9 +174,9 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
         versioning=facts.versioning if facts else None,
         rule_present=rule_stands(facts, config.prefix) if facts and queues_read else None,
         drift=tuple(changed),
-        queue=_queue(facts.queue) if facts and facts.queue else None,
+        queue=_queue(facts.queue, ages) if facts and facts.queue else None,
         dead_letters=dead.messages if dead else None,
-        extraction=_extraction(config, facts),
+        extraction=_extraction(config, facts, ages),
         baseline=_baseline(engine, config),
         enabled_at=config.enabled_at,
         trusted_since=config.baseline_ended,
@@ -188,24 +193,38 @@ def _status(engine: Tools, config: BucketConfig) -> BucketStatus:
     )
 
 
-def _queue(queue: QueueFacts) -> QueueStatus:
+def _ages(oldest: OldestAges, facts: BucketFacts | None, warnings: list[str]) -> dict[str, int]:
+    """By queue name. That they cannot be known is no error: all else of the status is."""
+    there = [queue.name for queue in (facts.queue, facts.extract_queue) if queue] if facts else []
+    if facts is None or not facts.real_aws or not there:
+        return {}
+    try:
+        return oldest.of(there)
+    except SnapEngineError as error:
+        warnings.append(f"How long messages have been waiting is not known: {error}")
+        return {}
+
+
+def _queue(queue: QueueFacts, ages: Mapping[str, int]) -> QueueStatus:
     counts = queue.attributes
     return QueueStatus(
         url=queue.url,
         visible=int(counts.get("ApproximateNumberOfMessages", 0)),
         in_flight=int(counts.get("ApproximateNumberOfMessagesNotVisible", 0)),
         delayed=int(counts.get("ApproximateNumberOfMessagesDelayed", 0)),
-        oldest_age_seconds=None,
+        oldest_age_seconds=ages.get(queue.name),
     )
 
 
-def _extraction(config: BucketConfig, facts: BucketFacts | None) -> ExtractionStatus | None:
+def _extraction(
+    config: BucketConfig, facts: BucketFacts | None, ages: Mapping[str, int]
+) -> ExtractionStatus | None:
     if not extracts(config):
         return None
     queue = facts.extract_queue if facts else None
     dead = facts.extract_dead_letters if facts else None
     return ExtractionStatus(
-        config.extractors, _queue(queue) if queue else None, dead.messages if dead else None
+        config.extractors, _queue(queue, ages) if queue else None, dead.messages if dead else None
     )
 
 

@@ -137,7 +137,9 @@ def _facts(each: BucketStatus) -> Iterator[tuple[str, str]]:
 
 
 def _queue(queue: QueueStatus) -> str:
-    return f"{queue.visible:,} waiting, {queue.in_flight:,} in flight ({queue.url})"
+    age = queue.oldest_age_seconds
+    oldest = f", the oldest {_behind(age * 1000)} old" if age is not None else ""
+    return f"{queue.visible:,} waiting, {queue.in_flight:,} in flight{oldest} ({queue.url})"
 
 
 def _extraction(found: ExtractionStatus | None) -> Iterator[tuple[str, str]]:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.stub import ANY, Stubber
 
 from snapengine.buckets import queues
 from snapengine.buckets.baseline import run_baseline
 from snapengine.buckets.disable import disable, plan_disable
 from snapengine.buckets.enable import carry_out
+from snapengine.buckets.queue_age import OldestAges
 from snapengine.buckets.status import BucketStatus, all_statuses, bucket_status
+from snapengine.cli.status import _facts
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
-from snapengine.errors import BucketNotEnabled
+from snapengine.errors import BucketNotEnabled, PermissionMissing
 from snapengine.lease import LASTS_MS
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import BASELINE, EVENT, Observation
@@ -70,6 +75,78 @@ async def test_it_tells_how_much_waits_in_the_queue(site: Site) -> None:
     assert after.visible + after.in_flight == before.visible + 3
     assert after.in_flight == 1
     assert after.oldest_age_seconds is None
+
+
+def on_aws_with(site: Site, monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
+    """As if the queues were on AWS, where CloudWatch is this client."""
+    real = site.engine.client
+    monkeypatch.setattr("snapengine.buckets.reading.is_aws", lambda _: True)
+    monkeypatch.setattr(
+        site.engine, "client", lambda service: client if service == "cloudwatch" else real(service)
+    )
+
+
+async def test_on_aws_it_tells_how_old_the_oldest_message_of_each_queue_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await site.enable(extract=("dicom",))
+    client: Any = boto3.client("cloudwatch")
+    with Stubber(client) as stubber:  # checks the request and the reply by AWS's own description
+        names = [queues.queue_name(site.bucket), queues.extract_queue_name(site.bucket)]
+        queries = [ANY, ANY]
+        moment = datetime(2026, 11, 21, tzinfo=UTC)
+        stubber.add_response(
+            "get_metric_data",
+            {
+                "MetricDataResults": [
+                    {"Id": "q0", "Label": names[0], "Timestamps": [], "Values": []},
+                    {"Id": "q1", "Label": names[1], "Timestamps": [moment] * 2, "Values": [7300.0, 60.0]},
+                ]
+            },
+            {
+                "MetricDataQueries": queries,
+                "StartTime": ANY,
+                "EndTime": ANY,
+                "ScanBy": "TimestampDescending",
+            },
+        )
+        on_aws_with(site, monkeypatch, client)
+        found = status(site)
+        stubber.assert_no_pending_responses()
+    assert found.queue
+    assert found.extraction
+    assert found.extraction.queue
+    assert (found.queue.oldest_age_seconds, found.extraction.queue.oldest_age_seconds) == (None, 7300)
+    assert "0 in flight, the oldest 2 h old (" in dict(_facts(found))["to be extracted"]
+
+
+async def test_where_cloudwatch_is_denied_the_age_is_not_known_and_all_else_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.enable()
+    client: Any = boto3.client("cloudwatch")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("get_metric_data", "AccessDenied", "you may not", 403)
+        on_aws_with(site, monkeypatch, client)
+        found = status(site)
+    assert found.errors == ()
+    assert found.queue
+    assert found.queue.oldest_age_seconds is None
+    (warning,) = [each for each in found.warnings if "waiting is not known" in each]
+    assert "cloudwatch:GetMetricData" in warning
+
+
+def test_cloudwatch_is_not_asked_again_for_the_next_bucket_once_it_has_failed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = boto3.client("cloudwatch")
+    on_aws_with(site, monkeypatch, client)
+    ages = OldestAges(site.engine)
+    with Stubber(client) as stubber:
+        stubber.add_client_error("get_metric_data", "AccessDenied", "you may not", 403)
+        for _ in range(3):  # another call would be an error of another kind
+            with pytest.raises(PermissionMissing):
+                ages.of(["queue"])
 
 
 async def test_it_tells_how_many_messages_were_set_aside(site: Site) -> None:
