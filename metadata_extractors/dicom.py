@@ -9,6 +9,7 @@ from warnings import WarningMessage
 
 import pyarrow as pa
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
+from pydicom.valuerep import STANDARD_VR
 
 from metadata_extractors.base import Extraction, Prefix, Reader
 from metadata_extractors.dicom_columns import Column, plan_columns
@@ -27,6 +28,7 @@ from metadata_extractors.dicom_values import (
     TEXT_PARSERS,
     BadValue,
     attribute_tags,
+    check_ends,
     numbers,
     texts,
     years,
@@ -36,6 +38,7 @@ from metadata_extractors.ranged import from_front
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _SIGNED: Final = b"\x01"
 _CHARACTER_SET: Final = 0x00080005
+_VRS: Final = frozenset(map(str, STANDARD_VR))
 
 MAX_VALUE_BYTES: Final = 1024 * 1024
 """Of text and numbers: a hostile list of millions costs seconds."""
@@ -146,11 +149,14 @@ def _values(element: RawDataElement, header: Header, column: Column) -> tuple[li
     if vr in STRUCT_CODES and (column.vr in STRUCT_CODES or column.vr == "US or SS"):
         return list(numbers(raw, vr, element.is_little_endian)), ""
     if column.vr in STRUCT_CODES or column.vr == "US or SS":
-        raise BadValue(f"written as {element.VR}, where the dictionary has {column.vr}")
+        written = element.VR if element.VR in _VRS else "no VR of the standard"  # bytes of the file
+        raise BadValue(f"written as {written}, where the dictionary has {column.vr}")
     if column.vr in BINARY_VRS:
         return [raw], ""
     if column.vr == "AT":
         return list(attribute_tags(raw, element.is_little_endian)), ""
+    if not column.identifying:
+        check_ends(raw)
     parse: Callable[[str], object] = str
     if column.form == "years":
         parse = years

@@ -61,6 +61,17 @@ def _clean(text: str, vr: str) -> str | None:
     return text.encode("utf-8", "replace").decode("utf-8") or None
 
 
+_RUN_ON: Final = re.compile(rb"[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]|\0(?![ \0]*(?:\\|\Z))")
+"""Control characters but tab, line feed, form feed, carriage return and escape; NUL but as padding."""
+
+
+def check_ends(raw: bytes) -> None:
+    """Refuses text that goes on into the next element, as where a length is wrong: the tag and the length of
+    that one show in it. A patient's name that stands there would otherwise be a value of this attribute."""
+    if _RUN_ON.search(raw):
+        raise BadValue("control characters, as where a wrong length takes in other elements")
+
+
 def numbers(raw: bytes, vr: str, little_endian: bool) -> list[int | float]:
     """The values of an element of a binary number VR."""
     code = STRUCT_CODES[vr]

@@ -18,6 +18,7 @@ from pydicom.uid import (
 
 from metadata_extractors.dicom import DicomExtractor
 from metadata_extractors.dicom_columns import DEFAULT_COLUMNS, plan_columns
+from metadata_extractors.dicom_values import BadValue, check_ends
 from snapengine.errors import UsageError
 from tests.dicom_files import FILES, dicom, explicit, extract, whole, with_raw
 
@@ -290,3 +291,26 @@ def test_a_private_element_asked_for_by_its_tag_is_json_text() -> None:
     data = with_raw(explicit(0x00290010, "LO", b"ACME") + explicit(0x00291010, "DS", b"1.5 "))
     found = extract(data, ["00291010"])
     assert json.loads(str(found.values["00291010"])) == {"vr": "DS", "Value": [1.5]}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"CT", b"CT ", b"CT\0", b"A\\B\0", b"1.2\0\\1.3\0", b"", b"\x1b$BA", b"a\tb\r\n", b"\0"]
+)
+def test_padding_and_white_space_are_no_sign_of_another_element(raw: bytes) -> None:
+    check_ends(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"CT\x10\0\x10\0PN\x04\0Doe^",
+        b"A\\B\x08\0\x16\0UI",
+        b"CT\0\x10\0",
+        b"CT\x01\x20",
+        b"A\0B\\C",
+        b"CT\x10\0",
+    ],
+)
+def test_text_that_takes_in_the_next_element_is_no_value(raw: bytes) -> None:
+    with pytest.raises(BadValue, match="^control characters, as where a wrong length"):
+        check_ends(raw)
