@@ -177,7 +177,8 @@ class RowKeeper:
             return
         self._counts.kept(bucket, rows)
         try:
-            await self._patiently(bucket, lambda: self._cover(places))
+            if places:  # of objects that are forgotten nothing is written
+                await self._patiently(bucket, lambda: self._cover(places))
         except Exception as error:  # noqa: BLE001  # for those who wait
             _fail(items, error)
         for item in items:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from snapengine.archive.manifest import ArchiveFile, Listed, files_from_payload, files_to_payload, to_json
 from snapengine.errors import BadData, LogDamaged
+from snapengine.forgotten import Forgotten, forget_in_entry, read_forgotten
 from snapengine.metadata_codec import pack as pack_rows
 from snapengine.metadata_rows import metadata_log
 from snapengine.model import EntryForm, Epoch, LogEntry, Observation, Watermarks
@@ -95,28 +96,45 @@ class RowWriter:
     All columns of an entry's rows, where some are identifying, are put first, under the number about to be
     tried and the entry's nonce: an entry that an epoch covers has them. What lost the race for its number
     stays behind as nobody's.
+
+    Rows of what is forgotten (`forgotten.py`) are left out. Whether something has been forgotten meanwhile is
+    looked at once more between the put and DONE: an erasure either finds the entry or is found by it.
     """
 
     def __init__(self, store: LogStore, identity: str, clock: Clock) -> None:
+        self.left_out = 0
+        """Rows that were not written, as their objects are forgotten."""
         self._store = store
         self._tails = _Tails(store, identity, clock)
+        self._forgotten: dict[str, Forgotten] = {}
 
     async def append(self, bucket: str, extractor: str, table: pa.Table) -> list[Committed]:
         """Commit rows of one extractor (by `metadata_rows.row_schema`); when this returns they are in the log
-        and DONE.
+        and DONE. Where all of them are of what is forgotten there is no entry.
 
         A row too large for an item is written as one that failed, without values: see `metadata_codec.pack`.
         Raises `BadData` for rows that are not whole, then nothing is written; and what the store raises, then
         some may be committed, and the call may be repeated.
         """
         committed: list[Committed] = []
-        for packed in list(pack_rows(extractor, table)):
+        before = await self._now_forgotten(bucket)
+        rows = before.left(table)
+        for packed in list(pack_rows(extractor, rows)):
             entry = await self._tails.put(
                 bucket, packed.rows, packed.plain, "metadata", self._hiding(bucket, packed.identifying)
             )
+            forgotten = await self._now_forgotten(bucket)
+            if forgotten.number > before.number:
+                self.left_out += await forget_in_entry(self._store, entry, forgotten)
             await complete(self._store, entry)
             committed.append(Committed(entry.bucket, entry.stream, entry.number))
+        self.left_out += table.num_rows - rows.num_rows
         return committed
+
+    async def _now_forgotten(self, bucket: str) -> Forgotten:
+        found = await read_forgotten(self._store, bucket, self._forgotten.get(bucket))
+        self._forgotten[bucket] = found
+        return found
 
     def _hiding(self, bucket: str, payload: bytes | None) -> _Before:
         async def put(entry: LogEntry) -> None:
@@ -279,6 +297,8 @@ class EpochCutter:
         entry = await self._store.get_entry(log, stream, number)
         if entry is None:
             raise LogDamaged(f"Entry {number} of stream {stream} of bucket {log} is missing.")
+        if entry.form == "metadata":
+            await forget_in_entry(self._store, entry, await read_forgotten(self._store, self._bucket))
         await complete(self._store, entry)
 
 

@@ -8,8 +8,8 @@ serializes it: not as base64, which would not compress beside what it repeats.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -145,6 +145,29 @@ def decode(payload: bytes) -> Decoded:
     if fault := _fault(table):
         raise LogDamaged(f"An entry has rows of extractor {extractor} that {fault}.")
     return Decoded(extractor, full, table.replace_schema_metadata(None))
+
+
+def without(payload: bytes, unwanted: Callable[[pa.Table], pa.ChunkedArray[Any]]) -> tuple[bytes, int]:
+    """The payload without the rows that are unwanted, and how many are left. Nothing of them stays: values of
+    a dictionary that no row has go too. Raises as `decode`."""
+    found = decode(payload)
+    left = found.table.filter(pc.invert(unwanted(found.table)))
+    schema = pa.ipc.open_stream(_inflated(payload)).schema
+    return _written(compacted(left).cast(schema), schema), left.num_rows
+
+
+def compacted(rows: pa.Table) -> pa.Table:
+    """The same rows, whose dictionaries have no values but theirs."""
+    columns = [_compacted(rows[field.name], field.type) for field in rows.schema]
+    return pa.table(columns, schema=rows.schema)
+
+
+def _compacted(column: pa.ChunkedArray[Any], kind: pa.DataType) -> pa.ChunkedArray[Any]:
+    if pa.types.is_dictionary(kind):
+        return column.cast(kind.value_type).dictionary_encode().cast(kind)
+    if "dictionary<" in str(kind):
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)])
+    return column
 
 
 def _inflated(payload: bytes) -> bytes:

@@ -66,6 +66,10 @@ class LogStore(Protocol):
         below, the bucket itself, not its `metadata_log`."""
         ...
 
+    async def get_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> bytes | None:
+        """The identifying part of that metadata entry, if there is one. Raises `IdentifyingRefused`."""
+        ...
+
     async def delete_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> None:
         """Delete an identifying part, if there is one: one that the archive has, or that is nobody's."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from snapengine.errors import LogDamaged
+from snapengine.forgotten import in_both
 from snapengine.metadata_codec import Decoded, decode
 from snapengine.metadata_rows import identifying_names
 from snapengine.model import LogEntry
@@ -47,9 +48,10 @@ class IdentifyingParts:
         if payload is None:
             raise LogDamaged(f"{_name(entry)} has no identifying part, and should.")
         found = decode(payload)
-        if found.extractor != plain.extractor or found.table.num_rows != plain.table.num_rows:
+        both = found if found.table.num_rows == plain.table.num_rows else in_both(plain, found)
+        if found.extractor != plain.extractor or both is None:
             raise LogDamaged(f"The identifying part of {_name(entry)} is of other rows.")
-        return found
+        return both
 
     def _payload(self, entry: LogEntry) -> bytes | None:
         stream = entry.stream

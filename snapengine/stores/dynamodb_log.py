@@ -170,6 +170,13 @@ class DynamoDBLog:
                 if code_of(error) != "ConditionalCheckFailedException":
                     raise
 
+    async def get_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> bytes | None:
+        with identifying_columns(self._target, bucket):
+            item = await self._get(
+                codec.identifying_key(bucket, stream), codec.identifying_sort_key(number, nonce)
+            )
+        return codec.identifying_from(item)[2] if item else None
+
     async def delete_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> None:
         key = codec.primary_key(
             codec.identifying_key(bucket, stream), codec.identifying_sort_key(number, nonce)

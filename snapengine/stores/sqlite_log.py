@@ -104,6 +104,17 @@ class SQLiteLog:
             replacing,
         )
 
+    async def get_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> bytes | None:
+        rows = await to_thread(
+            self._database.run,
+            "SELECT payload FROM identifying WHERE bucket = ? AND stream = ? AND number = ? AND nonce = ?",
+            bucket,
+            stream,
+            number,
+            nonce,
+        )
+        return rows[0][0] if rows else None
+
     async def delete_identifying(self, bucket: str, stream: int, number: int, nonce: str) -> None:
         await to_thread(
             self._database.run,

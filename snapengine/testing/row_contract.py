@@ -97,6 +97,8 @@ class RowContract:
         assert list(backend.store.identifying(BUCKET, 1, 0, 130)) == wanted
         assert list(backend.store.identifying(BUCKET, 1, 4, 6)) == wanted[8:12]
         assert list(backend.store.identifying(BUCKET, 1, 6, 6)) == []
+        assert await backend.log.get_identifying(BUCKET, 1, 5, "b") == b"5b"
+        assert await backend.log.get_identifying(BUCKET, 1, 5, "c") is None
 
     async def test_an_identifying_part_is_replaced_on_request_alone(self, backend: Backend) -> None:
         await backend.log.put_identifying(BUCKET, 0, 1, "n", b"first")
