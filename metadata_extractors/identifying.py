@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 _IDENTIFYING_VRS: Final = frozenset(
-    "AE AS DA DT LO LT OB OD OF OL OV OW PN SH SQ ST TM UC UI UN UR UT".split()
+    {"AE", "AS", "DA", "DT", "LO", "LT", "OB", "OD", "OF", "OL", "OV", "OW"}
+    | {"PN", "SH", "SQ", "ST", "TM", "UC", "UI", "UN", "UR", "UT"}
 )
 
 _HARMLESS: Final = frozenset(

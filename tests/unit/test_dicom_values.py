@@ -312,5 +312,5 @@ def test_padding_and_white_space_are_no_sign_of_another_element(raw: bytes) -> N
     ],
 )
 def test_text_that_takes_in_the_next_element_is_no_value(raw: bytes) -> None:
-    with pytest.raises(BadValue, match="^control characters, as where a wrong length"):
+    with pytest.raises(BadValue, match=r"^control characters, as where a wrong length"):
         check_ends(raw)
