@@ -58,7 +58,23 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    """Shortens text rather than its `repr`, whose quotes and escapes stay whole: logs mask what is quoted."""
+
+    def repr_str(self, x: str, level: int) -> str:  # noqa: ARG002  # reprlib's signature
+        if len(x) < self.maxstring and len(whole := repr(x)) <= self.maxstring:
+            return whole
+        for kept in range(self.maxstring // 2 - 4, 0, -1):
+            short = repr(f"{x[:kept]}...{x[-kept:]}")
+            if len(short) <= self.maxstring:
+                break
+        return short
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return self.repr_str(x.decode(errors="replace"), level)  # with `b` before it, it would not be masked
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxlevel = 2
 

@@ -33,6 +33,9 @@ MAX_AGE: Final = 0.2
 COMMITS_AT_ONCE: Final = 4
 """A bucket's puts go one after the other, but the by-key items of several entries are written at once."""
 
+HAND_OFFS_AT_ONCE: Final = 4
+"""Of a bucket: in an outage so many try again, and log it, and the rest wait behind them."""
+
 _OUTAGES: Final = (TryAgain, Refused, NotFound)
 """Errors that no message is to blame for: the store is away, throttles, denies, or has lost its table."""
 
@@ -92,6 +95,7 @@ class Writer:
         self._gathered: dict[str, list[Item]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._hand_off_slots: dict[str, asyncio.Semaphore] = {}
         self._recent = _Recent()
         self._group = asyncio.TaskGroup()
         self.trouble: dict[str, str] = {}
@@ -172,14 +176,15 @@ class Writer:
     async def _hand_on(
         self, bucket: str, items: Sequence[Item], parcel: Callable[[], Awaitable[None]]
     ) -> None:
-        try:
-            await self._patiently(bucket, "hand-off", parcel)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the messages are left to come again
-            self._give_up(bucket, items, error)
-        else:
-            self._close(items)
-        finally:
-            self.trouble.pop(_trouble_of(bucket, "hand-off"), None)
+        async with self._hand_off_slots.setdefault(bucket, asyncio.Semaphore(HAND_OFFS_AT_ONCE)):
+            try:
+                await self._patiently(bucket, "hand-off", parcel)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the messages are left to come again
+                self._give_up(bucket, items, error)
+            else:
+                self._close(items)
+            finally:
+                self.trouble.pop(_trouble_of(bucket, "hand-off"), None)
 
     async def _patiently(self, bucket: str, step: Step, call: Callable[[], Awaitable[T]]) -> T:
         """Call it, again and again while there is an outage. Raises its error once patience is over."""

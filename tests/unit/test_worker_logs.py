@@ -11,6 +11,8 @@ from typing import Any, get_args
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest_worker.command import worker
 from ingest_worker.envelopes import shown
@@ -86,6 +88,16 @@ def test_values_are_masked_whatever_quotes_they_have(key: str) -> None:
     masked = logs.masked(text)
     assert "Jane" not in masked
     assert masked.startswith("The event of key '…', in bucket")
+
+
+@given(st.lists(st.sampled_from(["'", '"', "\\", "Doe^Jane", "\n", "_", " ", "x" * 20]), max_size=40))
+def test_no_part_of_a_value_is_left_over_where_it_was_shortened(parts: list[str]) -> None:
+    key = "".join(parts)
+    assert len(shown(key)) <= 120
+    for value in (key, key.encode(), {key: [key]}):
+        masked = logs.masked(f"The key {shown(value)}, of which {shown(None)} is known, can't be read.")
+        assert "Jane" not in masked
+        assert masked.endswith("can't be read.")
 
 
 def test_of_a_malformed_message_the_reason_stays_readable_without_its_key() -> None:
