@@ -90,13 +90,20 @@ class House:
 
 
 class Process:
-    """`snapengine worker`, and what it logged."""
+    """A worker (`snapengine worker`, unless told otherwise), and what it logged."""
 
-    def __init__(self, environment: dict[str, str], log: Path, *options: str, prelude: str = "") -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        log: Path,
+        *options: str,
+        prelude: str = "",
+        command: str = COMMAND,
+    ) -> None:
         self.log = log
         with log.open("ab") as stderr:
             self.popen = subprocess.Popen(
-                [sys.executable, "-c", prelude + COMMAND, *options], env=environment, stderr=stderr
+                [sys.executable, "-c", prelude + command, *options], env=environment, stderr=stderr
             )
 
     def lines(self) -> list[dict[str, Any]]:
@@ -118,13 +125,13 @@ Start = Callable[..., Process]
 
 
 @contextmanager
-def starting(environment: dict[str, str], logs: Path) -> Iterator[Start]:
+def starting(environment: dict[str, str], logs: Path, command: str = COMMAND) -> Iterator[Start]:
     """Starts workers within; ends those that a failed test left."""
     started: list[Process] = []
 
     def start(*options: str, prelude: str = "") -> Process:
         log = logs / f"worker-{len(started)}.log"
-        started.append(Process(environment, log, *options, prelude=prelude))
+        started.append(Process(environment, log, *options, prelude=prelude, command=command))
         return started[-1]
 
     try:

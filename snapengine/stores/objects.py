@@ -53,7 +53,7 @@ class VersionFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What the writer sent as `x-amz-meta-*`."""
     tags: Mapping[str, str] | None = None
-    """As they are now: they can be changed in place. None where they may not be read."""
+    """As they are now: they can be changed in place. None where they are not to be had."""
 
 
 HEADERS: Final = (
@@ -161,8 +161,9 @@ class S3Objects:
             )
         except (ClientError, BotoCoreError) as error:
             translated = _translate(error, bucket, version)
-            if isinstance(translated, PermissionMissing):
-                return None  # a right of its own, s3:GetObjectVersionTagging
+            # A right of its own (s3:GetObjectVersionTagging); and some servers give none of archived versions.
+            if isinstance(translated, PermissionMissing | VersionArchived):
+                return None
             raise translated from error
         return {tag["Key"]: tag["Value"] for tag in reply.get("TagSet", [])}
 
