@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from ingest_worker.worker import Options, Worker
 from snapengine.buckets import queues
 from snapengine.buckets.disable import disable, plan_disable
 from snapengine.buckets.enable import carry_out, plan_enable
@@ -25,6 +27,7 @@ from snapengine.cli.main import run
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
 from snapengine.errors import PermissionMissing, UsageError
+from snapengine.extraction_tasks import Task, parse_tasks
 from tests.integration.bucket_site import READS, Killed, Site, no_pause, no_sleep, open_site
 from tests.servers import Endpoint
 
@@ -151,6 +154,26 @@ async def test_a_bucket_without_extraction_has_nothing_of_it_looked_at(site: Sit
     bucket_status(site.engine, site.bucket)
     assert asked
     assert not set(asked) & set(names(site))
+
+
+async def test_what_lands_in_an_enabled_bucket_reaches_the_queue_with_its_version_and_nothing_else_does(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snapengine.workers.consumer.LAST_POLL", 1)
+    site.s3.put_object(Bucket=site.bucket, Key="before", Body=b"1")
+    await site.enable(**DICOM)
+    landed = {}
+    for key, text in (("ct/ä 1.dcm", b"22"), ("ct/2.dcm", b""), ("ct/2.dcm", b"4444")):
+        landed[site.s3.put_object(Bucket=site.bucket, Key=key, Body=text)["VersionId"]] = (key, len(text))
+    site.s3.delete_object(Bucket=site.bucket, Key="ct/2.dcm")
+    await Worker(site.engine, Options("w", buckets=(site.bucket,), once=True)).run(asyncio.Event())
+    tasks: list[Task] = []
+    while messages := site.sqs.receive_message(QueueUrl=url(site), WaitTimeSeconds=0).get("Messages"):
+        for message in messages:
+            tasks += parse_tasks(message["Body"])
+            site.sqs.delete_message(QueueUrl=url(site), ReceiptHandle=message["ReceiptHandle"])
+    assert {task.version_id: (task.key, task.size) for task in tasks} == landed
+    assert all(task.bucket == site.bucket and task.etag and task.sequencer for task in tasks)
 
 
 # Its end
