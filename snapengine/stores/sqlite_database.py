@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from threading import RLock
@@ -132,7 +133,7 @@ class Database:
         connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
             _upgrade(connection)
         except sqlite3.Error as error:
@@ -148,6 +149,20 @@ class Database:
         if isinstance(error, sqlite3.OperationalError):
             return Unreachable(f"Database {self.path}: {error}. Try again later.")
         return LogDamaged(f"{self.path} cannot be used as a snapengine database: {error}.")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """A file stays so once it is. Where several processes make it so at once, SQLite refuses all but one
+    without waiting."""
+    for pause in (*[0.05] * 100, None):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if pause is None or "locked" not in str(error):
+                raise
+            time.sleep(pause)
+        else:
+            return
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
