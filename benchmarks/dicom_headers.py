@@ -1,0 +1,224 @@
+"""DICOM headers a second on one core: from S3 beside reads of whole objects, and beside pydicom at its best.
+
+Ours is what the worker does to an object: ranged GETs of the exact version, the header read by a sandboxed
+child, its values checked and taken back, one row each. Peer of the first two targets: GET of the whole
+object, and every value by pydicom, as fastai's `from_dicoms` has it but for its summary of the pixels. Peer
+of the third: pydicom with `specific_tags` over bytes in memory; ours is then the extractor alone, over the
+same bytes. All of ours, children included, and all of the peers' runs on one core; SeaweedFS has the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pandas as pd
+import pyarrow as pa
+
+from benchmarks._dicom_files import File, package_files, scan_files
+from benchmarks._dicom_peers import agrees, every_value, named_values
+from benchmarks._dicom_stage import BUCKET, Stage, Stored, stage
+from benchmarks.harness import Figure, Result, Target, alternate, median_ratio, positive, timed
+from metadata_extractors.base import Extraction
+from metadata_extractors.dicom import DicomExtractor
+from metadata_extractors.dicom_columns import plan_columns
+from metadata_extractors.ranged import RangedReader, extract_from
+from metadata_extractors.sandbox import Sandboxes, spec_of
+from snapengine.stores.objects import S3Objects
+
+_COLUMNS = plan_columns(None)
+_TAGS = sorted({column.tag for column in _COLUMNS})
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--objects", type=positive, default=490, help="of each set, in S3")
+    parser.add_argument("--repetitions", type=positive, default=5, help="of each side")
+    parser.add_argument("--threads", type=positive, default=4, help="that wait for S3, on either side")
+
+
+def run(options: argparse.Namespace) -> Result:
+    package = package_files()
+    with stage() as here, Sandboxes(options.threads, [spec_of("dicom")]) as boxes:
+        return measure(here, boxes, package, options.objects, options.repetitions, options.threads)
+
+
+def measure(
+    here: Stage, boxes: Sandboxes, package: Sequence[File], objects: int, repetitions: int, threads: int
+) -> Result:
+    scans = scan_files(package)
+    with _pydicom_silent(), ThreadPoolExecutor(threads) as pool:
+        extractor = DicomExtractor()
+        expected = {file.data: _local(extractor, file.data) for file in [*package, *scans]}
+        correct = all(agrees(found, data, _COLUMNS) for data, found in expected.items())
+        of_scans = _FromS3(here, boxes, pool, here.fill("scans", scans, objects), expected)
+        as_they_are = _FromS3(here, boxes, pool, here.fill("files", package, objects), expected)
+        scan_seconds = alternate(of_scans.ours, of_scans.peer, repetitions)
+        file_seconds = alternate(as_they_are.ours, as_they_are.peer, repetitions)
+        local = [file.data for file in package]
+        alone = alternate(
+            _passes(lambda data: _local(extractor, data), local), _passes(_by_pydicom, local), repetitions
+        )
+        with boxes.one() as box:
+            boxed = alternate(
+                _passes(lambda data: box.extract("dicom", _reader(data)), local),
+                _passes(_by_pydicom, local),
+                repetitions,
+            )
+
+    def rate(seconds: list[float], count: int) -> Figure:
+        return Figure.of([count / s for s in seconds], "headers/s")
+
+    per_pass = len(local)
+    return Result(
+        name="dicom_headers",
+        params={
+            "objects": objects,
+            "files": len(package),
+            "files_mib": round(sum(len(file.data) for file in package) / 2**20),
+            "scans": len(scans),
+            "scan_kib": round(sum(len(file.data) for file in scans) / len(scans) / 1024),
+            "columns": len(_COLUMNS),
+            "threads": threads,
+            "cores": here.cores,
+            "repetitions": repetitions,
+        },
+        figures={
+            "scans_from_s3": rate(scan_seconds[0], objects),
+            "scans_read_whole": rate(scan_seconds[1], objects),
+            "files_from_s3": rate(file_seconds[0], objects),
+            "files_read_whole": rate(file_seconds[1], objects),
+            "local_extractor": rate(alone[0], per_pass),
+            "local_sandboxed": rate(boxed[0], per_pass),
+            "local_pydicom": rate([*alone[1], *boxed[1]], per_pass),
+        },
+        ratios={
+            "s3_rate": median_ratio(scan_seconds[1], scan_seconds[0]),
+            "s3_bytes": of_scans.bytes_ratio,
+            "local_rate": median_ratio(alone[1], alone[0]),
+            "s3_rate_of_files": median_ratio(file_seconds[1], file_seconds[0]),
+            "s3_bytes_of_files": as_they_are.bytes_ratio,
+            "local_rate_sandboxed": median_ratio(boxed[1], boxed[0]),
+        },
+        targets={
+            "s3_rate": Target("at_least", 3.0),
+            "s3_bytes": Target("at_most", 0.35),
+            "local_rate": Target("at_least", 0.8),
+        },
+        correct=correct and of_scans.correct and as_they_are.correct,
+    )
+
+
+@dataclass(slots=True)
+class _FromS3:
+    """A set of objects, read in both ways."""
+
+    here: Stage
+    boxes: Sandboxes
+    pool: ThreadPoolExecutor
+    objects: Sequence[Stored]
+    expected: dict[bytes, Extraction]
+    correct: bool = True
+    """Every row so far was the one expected, and every object was read by the peer."""
+    _read: tuple[int, int] = field(default=(0, 0))
+    """Bytes that ours and the peer had of S3 in their last run."""
+
+    @property
+    def bytes_ratio(self) -> float:
+        return self._read[0] / self._read[1]
+
+    def ours(self) -> float:
+        source = S3Objects(self.here.client)
+        found: list[tuple[Extraction, int]] = []
+        tables: list[pa.Table] = []
+
+        def one(stored: Stored) -> tuple[Extraction, int]:
+            version = stored.version
+            read = 0
+
+            def ranged(start: int, end: int) -> bytes:
+                nonlocal read
+                data = source.read(BUCKET, version, start, end)
+                read += len(data)
+                return data
+
+            reader = RangedReader(ranged, version.size, version.key)
+            with self.boxes.one() as box:
+                return box.extract("dicom", reader), read
+
+        def all_of_them() -> None:
+            found.extend(self.pool.map(one, self.objects))
+            tables.append(_table([extraction for extraction, _ in found]))
+
+        seconds = timed(all_of_them)
+        same = [
+            extraction == self.expected[stored.file.data]
+            for (extraction, _), stored in zip(found, self.objects, strict=True)
+        ]
+        self.correct = self.correct and all(same) and tables[0].num_rows == len(self.objects)
+        self._read = (sum(read for _, read in found), self._read[1])
+        return seconds
+
+    def peer(self) -> float:
+        client = self.here.client
+        found: list[tuple[dict[str, object], int]] = []
+        frames: list[pd.DataFrame] = []
+
+        def one(stored: Stored) -> tuple[dict[str, object], int]:
+            version = stored.version
+            reply = client.get_object(Bucket=BUCKET, Key=version.key, VersionId=version.version_id)
+            data = reply["Body"].read()
+            return every_value(data), len(data)
+
+        def all_of_them() -> None:
+            found.extend(self.pool.map(one, self.objects))
+            frames.append(pd.DataFrame([row for row, _ in found]))
+
+        seconds = timed(all_of_them)
+        self.correct = self.correct and len(frames[0]) == len(self.objects)
+        self._read = (self._read[0], sum(read for _, read in found))
+        return seconds
+
+
+def _table(found: Sequence[Extraction]) -> pa.Table:
+    fields = [column.field for column in _COLUMNS]
+    arrays = [pa.array([each.values.get(one.name) for each in found], one.type) for one in fields]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _reader(data: bytes) -> RangedReader:
+    return RangedReader(lambda start, end: data[start:end], len(data))
+
+
+def _local(extractor: DicomExtractor, data: bytes) -> Extraction:
+    return extract_from(extractor, _reader(data))
+
+
+def _by_pydicom(data: bytes) -> object:
+    return named_values(data, _TAGS)
+
+
+def _passes(read: Callable[[bytes], object], every: Sequence[bytes]) -> Callable[[], float]:
+    def one_pass() -> None:
+        for data in every:
+            read(data)
+
+    return lambda: timed(one_pass)
+
+
+@contextmanager
+def _pydicom_silent() -> Iterator[None]:
+    """It warns of odd files, on either side, and printing that is nobody's work here."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
