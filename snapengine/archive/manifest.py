@@ -90,6 +90,8 @@ class Segment:
     """When a longer segment took its place; its files stay for a while for readers who have begun."""
     rows_cover: Mapping[int, int] = field(default_factory=dict)
     """Of epoch `last`: where the tail of the metadata log begins."""
+    forgotten: int = 0
+    """It has no rows of metadata of what had been forgotten by that number (`snapengine.forgotten`)."""
 
     @property
     def name(self) -> str:
@@ -126,6 +128,8 @@ class Checkpoint:
     rows (`live`), and the rows of versions that came to be after `at`, or are unknown (`pending`)."""
     created_at: int
     retired_at: int | None = None
+    forgotten: int = 0
+    """As of a segment."""
 
     @property
     def name(self) -> str:
@@ -236,6 +240,7 @@ def to_json(manifest: Manifest) -> str:
         for name in ("cover", "rows_cover"):
             body[name] = {str(stream): last for stream, last in sorted(body[name].items())}
         body = _without_empty(body, "rows_cover")
+    body = _without_empty(body, "forgotten")
     if "rows_cover" in body or any(file.extractor for file in manifest.files):
         body["format"] = ROWS_FORMAT_VERSION
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
