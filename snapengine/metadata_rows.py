@@ -148,7 +148,7 @@ def fold_rows(table: pa.Table) -> pa.Table:
     """
     ranked = pa.table(
         {
-            "id": _ids(table).cast(pa.large_binary()).combine_chunks().dictionary_encode().indices,
+            "id": version_ids(table).cast(pa.large_binary()).combine_chunks().dictionary_encode().indices,
             "rank": _ranks(table["outcome"]),
             "at": table["extracted_at"].cast(pa.int64()),
             "version": table["extractor_version"],
@@ -224,7 +224,7 @@ def join_rows(view: pa.Table, rows: pa.Table) -> pa.Table:
     `rows` are folded, of one extractor, plain or full. A `null` version has a row only if ETag and sequencer
     are equal too, nulls being equal. Without a row all row columns are null: see `joined_schema`.
     """
-    found = pc.index_in(_ids(view), value_set=_ids(rows))
+    found = pc.index_in(version_ids(view), value_set=version_ids(rows))
     schema = joined_schema(rows.schema, view.schema)
     taken = rows.select(schema.names[len(view.schema) :]).take(found)
     return pa.table([*view.columns, *taken.columns], schema=schema)
@@ -235,7 +235,7 @@ def joined_schema(schema: pa.Schema, view: pa.Schema = VIEW_SCHEMA) -> pa.Schema
     return pa.schema([*view, *OUTCOME_FIELDS, *(f.with_nullable(True) for f in own_columns(schema))])
 
 
-def _ids(rows: pa.Table) -> pa.ChunkedArray[Any]:
+def version_ids(rows: pa.Table) -> pa.ChunkedArray[Any]:
     """What tells a version from all others, with lengths so that no two are spelled alike."""
     null = pc.equal(rows["version_id"], NULL_VERSION)
     parts = [_measured(rows["version_id"])]

@@ -14,7 +14,7 @@ from snapengine.deltafold import EMPTY_BASE, put_together, settle
 from snapengine.fold import fold
 from snapengine.model import CREATED, EVENT, Epoch, ObjectVersion, Observation, SnapshotRef
 from snapengine.observation_codec import SCHEMA, observations_of
-from snapengine.ranges import Finish, Fold, Reading, Sources, after_key, at_once, by_ranges
+from snapengine.ranges import Finish, Fold, Observations, Reading, Sources, after_key, at_once, by_ranges
 
 
 def view_schema(ref: SnapshotRef, columns: Sequence[str] | None = None) -> pa.Schema:
@@ -49,7 +49,7 @@ def resolve_ranges(
     taken over, and the versions of some keys; not the bucket.
     """
     schema = view_schema(ref, columns)
-    return by_ranges(sources, ref, epoch, lambda reading: _Resolution(reading, ref, schema, only).start)
+    return by_ranges(sources, ref, epoch, lambda reading: Resolution(reading, ref, schema, only).start)
 
 
 def observed_ranges(
@@ -81,7 +81,17 @@ _HISTORIES_AT_ONCE = 10_000
 """Keys that are folded from their whole history together."""
 
 
-class _Resolution:
+def histories_of(history: Observations, keys: KeyRange, wanted: Sequence[str]) -> Iterator[pa.Table]:
+    """The histories of the wanted keys of a range, in order, some at a time: a key may have thousands of
+    versions."""
+    for start in range(0, len(wanted), _HISTORIES_AT_ONCE):
+        some = wanted[start : start + _HISTORIES_AT_ONCE]
+        onward = wanted[start + _HISTORIES_AT_ONCE : start + _HISTORIES_AT_ONCE + 1]
+        piece = KeyRange(some[0] if start else keys.first, onward[0] if onward else keys.after)
+        yield history.rows(piece, some)
+
+
+class Resolution:
     """A view or slice, being folded range by range."""
 
     def __init__(
@@ -135,19 +145,11 @@ class _Resolution:
             return base if ref.start is None else VIEW_SCHEMA.empty_table()
         told = settle(base if ref.start is None else EMPTY_BASE, side, delta, ref.at, checkpoint.at)
         rows = [told.rows]
-        histories = self._whole(keys, sorted(told.whole.to_pylist()))
+        histories = histories_of(self._history, keys, sorted(told.whole.to_pylist()))
         rows += [bulkfold(history, ref.at) for history in histories]
         if ref.start is not None:
             base = VIEW_SCHEMA.empty_table()
         return self._since_start(put_together(base, told.replaced, pa.concat_tables(rows)))
-
-    def _whole(self, keys: KeyRange, wanted: Sequence[str]) -> Iterator[pa.Table]:
-        """The histories of the keys, in order, some at a time: a key may have thousands of versions."""
-        for start in range(0, len(wanted), _HISTORIES_AT_ONCE):
-            some = wanted[start : start + _HISTORIES_AT_ONCE]
-            onward = wanted[start + _HISTORIES_AT_ONCE : start + _HISTORIES_AT_ONCE + 1]
-            piece = KeyRange(some[0] if start else keys.first, onward[0] if onward else keys.after)
-            yield self._history.rows(piece, some)
 
     def _since_start(self, rows: pa.Table) -> pa.Table:
         """A slice shows of the state at its end what was created in it."""
@@ -167,7 +169,7 @@ class _Resolution:
                 *pc.unique(delta.filter(created)["key"]).to_pylist(),
                 *pc.unique(side["key"]).to_pylist(),
             }
-            histories = self._whole(keys, sorted(touched))
+            histories = histories_of(self._history, keys, sorted(touched))
         tables = [bulkfold_all(history, self._ref.start, self._ref.at) for history in histories]
         return pa.concat_tables([view_schema(self._ref).empty_table(), *tables])
 

@@ -86,6 +86,24 @@ class Cache:
             if error.errno != errno.ENOENT:  # somebody clears the folder meanwhile
                 self._give_up(error)
 
+    def whole(self, name: str, size: int) -> Path | None:
+        """Where a whole file of `size` bytes may be kept under that name, as it is, until room is needed;
+        None where it may not. Who puts it there renames it into place."""
+        path = self._path(name).with_suffix(".parquet")
+        if not self._writable or size > self._limit // 4:
+            return None
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            if path.exists():
+                os.utime(path)
+            else:
+                self._count(size)
+        except OSError as error:
+            self._give_up(error)
+            return None
+        return path
+
     def drop(self, name: str) -> None:
         """Forget what was put by that name, as it turned out to be wrong."""
         with suppress(OSError):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from snapengine.archive.cache import Cache
+from snapengine.archive.local_files import fetch
 from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile
 from snapengine.archive.pieces import GAP, REQUEST, Piece, data_end, merged, pieces_of, sparse_file
 from snapengine.archive.roots import Root
@@ -91,7 +93,7 @@ class ArchiveReader:
         footer = self._footer_of(file, whole[-file.footer_size :]) if whole else self._footer(file)
         names = list(footer.columns if columns is None else columns)
         if not names or set(names) - set(footer.columns):
-            raise ValueError(f"{self._name(file)} has the columns {footer.columns}, not {names}")
+            raise ValueError(f"{self.name(file)} has the columns {footer.columns}, not {names}")
         indices = sorted(set(range(len(footer.groups)) if groups is None else groups))
         if whole is None:
             pieces = pieces_of(footer.metadata, indices, names, file.size - file.footer_size, BLOCK)
@@ -114,7 +116,7 @@ class ArchiveReader:
             self.requests += 1
         size = self.root.size(file.path)
         if size is None:
-            raise ArchiveFileMissing(f"{self._name(file)}, a file of the archive, is missing.")
+            raise ArchiveFileMissing(f"{self.name(file)}, a file of the archive, is missing.")
         if size != file.size:
             raise self._damaged(file, f"has {size} bytes instead of {file.size}")
         found = hashlib.sha256()
@@ -122,6 +124,18 @@ class ArchiveReader:
             found.update(self._request(file, Piece(start, min(start + REQUEST, file.size))))
         if found.hexdigest() != file.sha256:
             raise self._damaged(file, "has another hash than its manifest says")
+
+    def local(self, file: ArchiveFile, folder: Path) -> Path:
+        """The whole file on this machine's disk: its own place, if the root is a folder, where it is not
+        read; else in the cache, or in `folder` if there is none that has room, fetched and compared with its
+        hash. Check what is read of it with `local_files.check_blocks`."""
+        if (own := self.root.local(file.path)) is not None:
+            return own
+        kept = self._cache.whole(file.sha256, file.size) if self._cache else None
+        path = kept or folder / f"{file.sha256}.parquet"
+        if not path.exists() or path.stat().st_size != file.size:
+            fetch(self.root, file, path)
+        return path
 
     # Footers
 
@@ -149,7 +163,7 @@ class ArchiveReader:
             version = kept.get(FORMAT, b"")
             if version.isdigit() and int(version) > FORMAT_VERSION:
                 raise SchemaTooNew(
-                    f"{self._name(file)} has format {int(version)}; this snapengine reads up to "
+                    f"{self.name(file)} has format {int(version)}; this snapengine reads up to "
                     f"{FORMAT_VERSION}. Upgrade it."
                 )
             packed = base64.b64decode(kept.get(BLOCKS, b""), validate=True)
@@ -236,11 +250,12 @@ class ArchiveReader:
 
     # Errors
 
-    def _name(self, file: ArchiveFile) -> str:
+    def name(self, file: ArchiveFile) -> str:
+        """The file in messages."""
         return f"{self.root.url}/{file.path}"
 
     def _damaged(self, file: ArchiveFile, how: str) -> ArchiveDamaged:
-        return ArchiveDamaged(f"{self._name(file)}, a file of the archive, {how}. Restore it from a copy.")
+        return ArchiveDamaged(f"{self.name(file)}, a file of the archive, {how}. Restore it from a copy.")
 
     @contextmanager
     def _decoding(self, file: ArchiveFile) -> Iterator[None]:

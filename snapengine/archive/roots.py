@@ -74,6 +74,10 @@ class Root(Protocol):
         """Safe to repeat."""
         ...
 
+    def local(self, path: str) -> Path | None:
+        """The file's own place on this machine's disk, whether it is there or not; None where it has none."""
+        ...
+
 
 def open_root(url: str, s3: Callable[[], S3Client]) -> Root:
     """The root at `s3://bucket/prefix` or `file:///folder`. `s3` makes a client; called for the former only.
@@ -201,6 +205,9 @@ class FileRoot:
                     status = entry.stat()
                     yield Stored(path, status.st_size, status.st_mtime_ns // 1_000_000)
 
+    def local(self, path: str) -> Path | None:
+        return self._folder / checked_path(path)
+
     def delete(self, path: str) -> None:
         target = self._folder / checked_path(path)
         try:
@@ -322,6 +329,10 @@ class S3Root:
                 for item in page.get("Contents", ()):
                     modified = int(item["LastModified"].timestamp() * 1000)
                     yield Stored(item["Key"].removeprefix(self._prefix), item["Size"], modified)
+
+    def local(self, path: str) -> Path | None:
+        checked_path(path)
+        return None
 
     def delete(self, path: str) -> None:
         name, key = self._named(path)

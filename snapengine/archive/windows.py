@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -23,6 +24,14 @@ class Reader(Protocol):
 
     def schema(self, file: ArchiveFile) -> pa.Schema:
         """Its columns."""
+        ...
+
+    def name(self, file: ArchiveFile) -> str:
+        """The file in messages."""
+        ...
+
+    def local(self, file: ArchiveFile, folder: Path) -> Path:
+        """The whole file on this machine's disk, if need be in that folder."""
         ...
 
     def read(

@@ -14,6 +14,7 @@ from snapengine.archive.planning import KeyRange, changed_between
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import OBJECT_ROWS, OBSERVATION_ROWS
 from snapengine.archiving import paths
+from snapengine.archiving.live_rows import live_files
 from snapengine.archiving.policy import SETTLED_MS
 from snapengine.archiving.publishing import publish, retire, write_sorted
 from snapengine.archiving.tools import ArchiveTools
@@ -89,7 +90,8 @@ def make_checkpoint(
         kept(_later_histories(tools, ref, epoch)),
         OBSERVATION_ROWS,
     )
-    made = replace(made, files=(*objects, *side))
+    rows = live_files(tools, root, ref, epoch, renew)
+    made = replace(made, files=(*objects, *side, *rows))
     for file in made.files:
         renew()
         tools.reader(root.url).check(file)

@@ -1,19 +1,21 @@
 """Letting go: what the archive has for certain leaves the table, of days that are long past.
 
 In this order, each step repeatable: the segments' files are read back; their manifests say that items may be
-missing; the by-key items are given a day to leave; a day later the log's payloads become stubs. How far it
-is, is kept as an epoch: it does not depend on which segments hold what.
+missing; the by-key items are given a day to leave; a day later the log's payloads become stubs, those of the
+metadata log too, whose identifying parts are deleted first. How far it is, is kept as an epoch: it does not
+depend on which segments hold what.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
-from typing import Literal
+from operator import attrgetter
+from typing import Literal, TypeVar
 
 from snapengine.archive.manifest import Archive, Segment, archive_of, from_json, to_json
 from snapengine.archive.planning import KeyRange, tile
@@ -22,10 +24,12 @@ from snapengine.archiving.leasing import Renew
 from snapengine.archiving.tail import Tail
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import Busy, LogDamaged
+from snapengine.metadata_rows import metadata_log
 from snapengine.model import Epoch, LogEntry
 from snapengine.observation_codec import decode
 from snapengine.ports import LogStore, Registry
 
+T = TypeVar("T")
 TASK = "let-go"
 DAY_MS = 24 * 3_600_000
 LEAVE_MS = DAY_MS
@@ -57,6 +61,8 @@ class _State:
     """By-key items of what this epoch covers have been given their time."""
     stubbed: int = 0
     """Entries that this epoch covers are stubs."""
+    rows_stubbed: int = 0
+    """So are entries of the metadata log, and their identifying parts are gone."""
     marks: list[tuple[int, int]] = field(default_factory=list)
     """Epochs, and when all that they cover had been given its time."""
     checked: dict[str, str] = field(default_factory=dict)
@@ -104,10 +110,11 @@ class _LettingGo:
                 await self._give_time(log, state.gone, to)
         due = self._tools.clock() - LEAVE_MS
         ripe = max((epoch for epoch, time in state.marks if time <= due), default=0)
-        if ripe > state.stubbed:
+        if ripe > min(state.stubbed, state.rows_stubbed):
             # Read back once more: what becomes a stub is in the archive alone from then on.
             await asyncio.to_thread(self._mark, ripe, phase="stub ")
             async with self._tools.log() as log:
+                await self._stub_rows(log, state.rows_stubbed, ripe)
                 await self._stub(log, state.stubbed, ripe)
         return self._done
 
@@ -124,9 +131,8 @@ class _LettingGo:
         bodies = {from_json(body).name: body for body in self._store.manifests(self._bucket)}
         archive = archive_of([from_json(body) for body in bodies.values()])
         if check:
-            self._check(
-                [s for s in archive.segments if s.first <= to and s.last > self._state.stubbed], phase
-            )
+            done = min(self._state.stubbed, self._state.rows_stubbed)
+            self._check([s for s in archive.segments if s.first <= to and s.last > done], phase)
         for segment in [s for s in archive.segments if s.first <= to and s.leaving_since is None]:
             self._renew()
             if not self._store.put_manifest(
@@ -191,32 +197,51 @@ class _LettingGo:
         self._state.marks = [mark for mark in self._state.marks if mark[0] > to]
         await asyncio.to_thread(self._save)
 
+    async def _stub_rows(self, log: LogStore, after: int, to: int) -> None:
+        async def stub(entry: LogEntry) -> None:
+            if entry.form != "stub":
+                await log.stub_entry(entry.bucket, entry.stream, entry.number)
+                self._done.stubs += 1
+
+        await self._delete_identifying(log, self._epoch(after), self._epoch(to))
+        await self._each(after, to, stub, "rows_stubbed")
+        await asyncio.to_thread(self._save)
+
+    async def _delete_identifying(self, log: LogStore, after: Epoch, to: Epoch) -> None:
+        """Those of archived entries, and with them what is nobody's."""
+        for stream, last in sorted(to.rows.items()):
+            parts = self._store.identifying(self._bucket, stream, after.rows.get(stream, 0), last)
+            numbers = ((number, nonce) for number, nonce, _ in parts)
+            while batch := await asyncio.to_thread(_some, numbers):
+                self._renew()
+                await _all_of(log.delete_identifying(self._bucket, stream, *part) for part in batch)
+
     async def _each(
         self,
         after: int,
         to: int,
         do: Callable[[LogEntry], Awaitable[None]],
-        name: Literal["gone", "stubbed"],
+        name: Literal["gone", "stubbed", "rows_stubbed"],
     ) -> None:
         """`do` for all entries of the epochs `(after, to]`, some at a time; saves how far that is."""
-        entries = await asyncio.to_thread(self._entries, after, to)
-        while batch := await asyncio.to_thread(lambda: list(islice(entries, _AT_ONCE))):
+        entries = await asyncio.to_thread(self._entries, after, to, rows=name == "rows_stubbed")
+        while batch := await asyncio.to_thread(_some, entries):
             self._renew()
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _, entry in batch:
-                        group.create_task(_run(do(entry)))
-            except ExceptionGroup as failed:  # one entry's failure stops the others; one error tells it
-                raise failed.exceptions[0] from failed
+            await _all_of(do(entry) for _, entry in batch)
             whole = batch[-1][0]
             if whole > getattr(self._state, name):
                 setattr(self._state, name, whole)
                 await asyncio.to_thread(self._save)
         setattr(self._state, name, to)
 
-    def _entries(self, after: int, to: int) -> Iterator[tuple[int, LogEntry]]:
-        """In order, each with the epoch before its own: of its own there may be more."""
-        tail = Tail(self._store, self._bucket, self._epoch(after).cover, self._epoch(to))
+    def _entries(self, after: int, to: int, *, rows: bool) -> Iterator[tuple[int, LogEntry]]:
+        """In order, each with the epoch before its own: of its own there may be more. `rows`: those of the
+        metadata log."""
+        before, last = self._epoch(after), self._epoch(to)
+        if rows:
+            tail = Tail(self._store, metadata_log(self._bucket), before.rows, last, attrgetter("rows"))
+        else:
+            tail = Tail(self._store, self._bucket, before.cover, last)
         whole = after
         for epoch in self._store.epochs(self._bucket, after + 1, to):
             for entry in tail.entries(epoch):
@@ -238,6 +263,7 @@ class _LettingGo:
         return _State(
             gone=int(saved["gone"]),
             stubbed=int(saved["stubbed"]),
+            rows_stubbed=int(saved.get("rows_stubbed", 0)),
             marks=[(epoch, time) for epoch, time in json.loads(str(saved["marks"]))],
             checked=json.loads(str(saved["checked"])),
         )
@@ -251,6 +277,7 @@ class _LettingGo:
             {
                 "gone": state.gone,
                 "stubbed": state.stubbed,
+                "rows_stubbed": state.rows_stubbed,
                 "marks": json.dumps(state.marks),
                 "checked": json.dumps(checked),
             },
@@ -259,7 +286,21 @@ class _LettingGo:
 
 def begin_after(store: Registry, bucket: str, epoch: int) -> None:
     """Say that the table has nothing to let go of what `epoch` covers: of one that was built anew."""
-    store.save_progress(bucket, TASK, {"gone": epoch, "stubbed": epoch, "marks": "[]", "checked": "{}"})
+    none: dict[str, str | int] = {"gone": epoch, "stubbed": epoch, "rows_stubbed": epoch}
+    store.save_progress(bucket, TASK, {**none, "marks": "[]", "checked": "{}"})
+
+
+def _some(of: Iterator[T]) -> list[T]:
+    return list(islice(of, _AT_ONCE))
+
+
+async def _all_of(steps: Iterable[Awaitable[None]]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for step in steps:
+                group.create_task(_run(step))
+    except ExceptionGroup as failed:  # one step's failure stops the others; one error tells it
+        raise failed.exceptions[0] from failed
 
 
 async def _run(what: Awaitable[None]) -> None:

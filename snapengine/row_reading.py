@@ -1,0 +1,322 @@
+"""A view's rows with an extractor's rows of metadata: files of a checkpoint, and what they no longer say.
+
+Whoever asks reads the files itself (DuckDB does so in parallel), leaves out the keys that have changed since,
+and adds the batches, which are of exactly those keys. Without such files the batches are the whole view.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import finalize
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from snapengine.archive.local_files import check_blocks, check_readable
+from snapengine.archive.manifest import Archive, ArchiveFile, Checkpoint, Segment
+from snapengine.archive.planning import Gap, KeyRange, keys_below, row_tail, tile
+from snapengine.archive.row_files import RowSchema, members_of
+from snapengine.archive.windows import Reader
+from snapengine.errors import ArchiveFileMissing, UsageError
+from snapengine.metadata_rows import joined_schema, plain_schema
+from snapengine.model import Epoch, SnapshotRef
+from snapengine.ports import LogReader
+from snapengine.ranges import Fold, Reading, Sources, by_ranges
+from snapengine.row_folding import ChangeFold, WholeFold, full_schema, rows_schema
+from snapengine.row_spool import Spool
+from snapengine.row_windows import Extracted, RowTail, refusing
+
+MOST_CHANGED = 2_000_000
+"""Keys; if more have changed all rows come as batches."""
+_TRIES = 3
+_ALL = KeyRange("", None)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """See `joined`."""
+
+    schema: pa.Schema
+    """`metadata_rows.joined_schema` with all columns, also the identifying ones where those are not read."""
+    read: pa.Schema
+    """The same without columns that are not read: that of the batches. A file may lack some: those are
+    null."""
+    files: tuple[Path, ...]
+    """Parquet files on this machine, each file's keys after the one's before it. They hold the whole bucket:
+    leave out what is not in `keys`, what is earlier than `start`, and the keys that have `changed`."""
+    changed: pa.Array[Any]
+    """Keys, in order, of which the files' rows do not count."""
+    keys: KeyRange
+    """Of the view."""
+    start: int | None
+    """Of a slice (UTC milliseconds, inclusive)."""
+    _batches: Callable[[], Iterator[pa.RecordBatch]] = field(repr=False)
+    _verified: tuple[tuple[Path, ArchiveFile, str], ...] = field(default=(), repr=False)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows that count instead, by `read`: of the changed keys, in key order; where there are no files
+        all of the view. May be run several times."""
+        return self._batches()
+
+    def verify(self, columns: Sequence[str] | None = None) -> None:
+        """Compare what the files have of these columns (None: of all) with what was written.
+
+        Raises `ArchiveDamaged` or `ArchiveFileMissing`, which name the file. Run it beside whatever reads the
+        files, and use no answer before it has ended.
+        """
+        for path, file, name in self._verified:
+            check_blocks(path, file, name, self.schema.names if columns is None else columns)
+
+
+def joined(sources: Sources, ref: SnapshotRef, epoch: Epoch, extractor: str, identifying: bool) -> Joined:
+    """The rows of a view or slice (a narrowed one's: of the view that it narrows), each with the row that the
+    epoch knows of its version. An object without one has null in all columns but the view's.
+
+    Without `identifying` nothing with identifying columns is touched. Raises `UsageError` for a slice of all
+    versions, `IdentifyingRefused`, `BadData` if two versions of the extractor contradict each other,
+    `ArchiveDamaged`, and what the store and the root raise.
+    """
+    if ref.versions == "all":
+        raise UsageError(
+            "A slice of all versions has no one version a key: take a view, or a slice of the last versions."
+        )
+    wanted = Extracted(extractor, identifying)
+    for _ in range(_TRIES - 1):
+        try:
+            return _joined(sources, ref, epoch, wanted)
+        except (Gap, ArchiveFileMissing):  # a checkpoint was retired meanwhile
+            continue
+    return _joined(sources, ref, epoch, wanted)
+
+
+def row_schema(sources: Sources, bucket: str, epoch: Epoch, extractor: str) -> pa.Schema:
+    """The full schema of the rows that the epoch covers, by `metadata_rows.row_schema`; without any, that of
+    an extractor that has no columns of its own. Identifying columns are named, and none is read.
+
+    Raises `BadData` if two versions of the extractor contradict each other.
+    """
+    return full_schema(_known(sources, bucket, epoch).get(extractor, []), extractor)
+
+
+def extractors_of(sources: Sources, bucket: str, epoch: Epoch) -> list[str]:
+    """Of which the epoch covers a row, by name."""
+    return sorted(_known(sources, bucket, epoch))
+
+
+class _TooMany(Exception):
+    pass
+
+
+class _Pinned:
+    """Sources of which one checkpoint is known, and no other."""
+
+    def __init__(self, sources: Sources, checkpoint: Checkpoint) -> None:
+        self._sources = sources
+        self._checkpoint = checkpoint
+
+    @property
+    def store(self) -> LogReader:
+        return self._sources.store
+
+    def archive(self, bucket: str, *, lately: Epoch | None = None) -> Archive:
+        return replace(self._sources.archive(bucket, lately=lately), checkpoints=(self._checkpoint,))
+
+    def files(self, bucket: str) -> Reader:
+        return self._sources.files(bucket)
+
+
+def newest_with_rows(archive: Archive, at: int, epoch: int, extractor: str) -> Checkpoint | None:
+    """The newest checkpoint that a view at `at` can begin at and that has the extractor's rows."""
+    usable = [c for c in archive.checkpoints if c.at <= at and c.epoch <= epoch and extractor in c.extractors]
+    return max(usable, key=lambda c: (c.at, c.epoch), default=None)
+
+
+def _joined(sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted) -> Joined:
+    checkpoint = newest_with_rows(sources.archive(ref.bucket), ref.at, epoch.number, wanted.extractor)
+    if checkpoint is not None:
+        try:
+            return _with_files(sources, ref, epoch, wanted, checkpoint)
+        except _TooMany:
+            pass
+    known = full_schema(_known(sources, ref.bucket, epoch).get(wanted.extractor, []), wanted.extractor)
+    schema = joined_schema(known if wanted.full else plain_schema(known))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for table in joined_ranges(sources, ref, epoch, wanted, checkpoint):
+            yield from table.cast(schema).to_batches(max_chunksize=65_536)
+
+    nothing = pa.array([], pa.string())
+    return Joined(joined_schema(known), schema, (), nothing, keys_below(ref.prefix), ref.start, batches)
+
+
+def _with_files(
+    sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted, checkpoint: Checkpoint
+) -> Joined:
+    folder = Path(tempfile.mkdtemp(prefix="snapengine-"))
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        keys = keys_below(ref.prefix)
+        reader = sources.files(ref.bucket)
+        live = checkpoint.live(wanted.extractor, full=wanted.full)
+        stored = tuple(f for f in live if keys.overlaps(f.min_key, f.max_key))
+        with refusing(wanted):
+            files = tuple(reader.local(file, folder) for file in stored)
+            for path, file in zip(files, stored, strict=True):
+                check_readable(path, reader.name(file))
+        changes = _Changes(sources, ref, epoch, wanted, checkpoint)
+        spool = changes.spooled(folder)
+    except BaseException:
+        remove()
+        raise
+    found = Joined(
+        schema=joined_schema(full_schema(changes.fold.members, wanted.extractor)),
+        read=changes.read,
+        files=files,
+        changed=changes.keys(),
+        keys=keys,
+        start=ref.start,
+        _batches=spool.batches,
+        _verified=tuple(zip(files, stored, map(reader.name, stored), strict=True)),
+    )
+    finalize(found, remove)
+    return found
+
+
+class _Changes:
+    """What of a view is not as a checkpoint's files have it."""
+
+    def __init__(
+        self, sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted, checkpoint: Checkpoint
+    ) -> None:
+        self._sources = _Pinned(sources, checkpoint)
+        self._ref = ref
+        self._epoch = epoch
+        self._wanted = wanted
+        self._checkpoint = checkpoint
+        self._keys: list[pa.Array[Any]] = [pa.array([], pa.string())]
+
+    def spooled(self, folder: Path) -> Spool:
+        """The rows of the keys that changed. Raises `_TooMany`."""
+        view = replace(self._ref, start=None, selection="")
+        spool: Spool | None = None
+        count = 0
+
+        def begin(reading: Reading) -> Fold:
+            self.fold = ChangeFold(reading, self._sources, view, self._wanted, self._checkpoint)
+            return self.fold.start
+
+        def ranges(reading: Reading) -> list[KeyRange]:
+            return self.fold.ranges(reading)
+
+        for table in by_ranges(self._sources, view, self._epoch, begin, ranges=ranges):
+            if spool is None:
+                self.read = joined_schema(rows_schema(self.fold.members, self._wanted))
+                spool = Spool(self.read, folder)
+            changed = pc.unique(table["key"])
+            count += len(changed)
+            if count > MOST_CHANGED:
+                raise _TooMany
+            self._keys.append(changed.take(pc.sort_indices(changed)))
+            spool.write(_shown(table, self._ref).cast(self.read))
+        if spool is None:
+            raise AssertionError("there is no range without keys")
+        spool.close()
+        return spool
+
+    def keys(self) -> pa.Array[Any]:
+        """Those that changed, in order."""
+        return pa.concat_arrays(self._keys)
+
+
+def joined_ranges(
+    sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted, checkpoint: Checkpoint | None
+) -> Iterator[pa.Table]:
+    """All rows of a view or slice by `shown_schema`, range by range of keys; `checkpoint`: one to begin at
+    that has the extractor's rows, or None."""
+    for _, table in folded_ranges(sources, replace(ref, selection=""), epoch, wanted, checkpoint):
+        yield _shown(table, ref)
+
+
+def folded_ranges(
+    sources: Sources,
+    ref: SnapshotRef,
+    epoch: Epoch,
+    wanted: Extracted,
+    checkpoint: Checkpoint | None,
+    *,
+    rest: bool = False,
+) -> Iterator[tuple[Sequence[RowSchema], pa.Table]]:
+    """The results of `WholeFold` or `ChangeFold`, each with the schemas that there are; from a checkpoint
+    those of a slice still have what is older."""
+    fold: WholeFold | ChangeFold
+    asked = ref if checkpoint is None else replace(ref, start=None)
+    known = sources if checkpoint is None else _Pinned(sources, checkpoint)
+
+    def begin(reading: Reading) -> Fold:
+        nonlocal fold
+        if checkpoint is None:
+            fold = WholeFold(reading, known, asked, wanted, rest=rest)
+        else:
+            fold = ChangeFold(reading, known, asked, wanted, checkpoint, whole=True, rest=rest)
+        return fold.start
+
+    def ranges(reading: Reading) -> list[KeyRange]:
+        return fold.ranges(reading)
+
+    for table in by_ranges(known, asked, epoch, begin, ranges=ranges):
+        yield fold.members, table
+
+
+def _shown(table: pa.Table, ref: SnapshotRef) -> pa.Table:
+    """The rows of a range's result that the view or slice shows."""
+    table = table.filter(pc.is_valid(table["event_time"]))
+    if ref.start is None:
+        return table
+    return table.filter(pc.greater_equal(table["event_time"].cast(pa.int64()), ref.start))
+
+
+def _known(sources: Sources, bucket: str, epoch: Epoch) -> dict[str, list[RowSchema]]:
+    """By extractor the schemas of the rows that the epoch covers."""
+    for _ in range(_TRIES - 1):
+        try:
+            return _known_now(sources, bucket, epoch)
+        except (Gap, ArchiveFileMissing):
+            continue
+    return _known_now(sources, bucket, epoch)
+
+
+def _known_now(sources: Sources, bucket: str, epoch: Epoch) -> dict[str, list[RowSchema]]:
+    archive = sources.archive(bucket)
+    files: list[ArchiveFile] = []
+    to = min(epoch.number, archive.last_epoch)
+    for extractor in {f.extractor for s in archive.segments for f in s.files if f.role == "rows"}:
+        begin = [c for c in archive.checkpoints if c.epoch <= to and extractor in c.extractors]
+        newest = max(begin, key=lambda c: c.epoch, default=None)
+        if newest is not None:
+            files += newest.live(extractor, full=False)[:1]
+        files_of = partial(_plain_rows, extractor)
+        parts = tile(archive.segments, newest.epoch if newest else 0, to, _ALL, files_of=files_of)
+        files += [file for part in parts for file in part.files]
+    found: dict[str, list[RowSchema]] = {}
+    with ThreadPoolExecutor(8, thread_name_prefix="snapengine-rows") as pool:
+        if files:
+            reader = sources.files(bucket)
+            for file, schema in zip(files, pool.map(reader.schema, files), strict=True):
+                members = [one for one in members_of(schema, file.path) if one.first <= epoch.number]
+                if members:
+                    found.setdefault(file.extractor, []).extend(members)
+        tail = RowTail(sources.store, bucket, row_tail(archive, epoch), None, pool)
+    for extractor, schemas in tail.schemas.items():
+        found.setdefault(extractor, []).extend(RowSchema(schema, 0) for schema in schemas)
+    return found
+
+
+def _plain_rows(extractor: str, segment: Segment) -> tuple[ArchiveFile, ...]:
+    return segment.rows_of(extractor, full=False)
