@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 import pyarrow as pa
 
 from metadata_extractors.extracting import OUTAGES, Row
-from snapengine.errors import BucketNotEnabled
+from snapengine.errors import BucketNotEnabled, UsageError
 from snapengine.log import Committed
 from snapengine.workers import logs
 from snapengine.workers.backoff import delays
@@ -207,9 +207,10 @@ class RowKeeper:
 
 def keyless(error: BaseException) -> dict[str, Any]:
     """The fields of a log line that tell why something failed, without any object's key: `s3://BUCKET/KEY`
-    has no end that can be told, so that nothing of what follows is kept."""
+    has no end that can be told, so that nothing of what follows is kept. What is quoted may be one too, but
+    not where the call is wrong: an extractor's name, say."""
     fields = logs.reason(error)
-    reason = logs.masked(fields["reason"])
+    reason = fields["reason"] if isinstance(error, UsageError) else logs.masked(fields["reason"])
     return fields | {"reason": re.sub(r"s3://.*", "…", reason, flags=re.DOTALL)}
 
 

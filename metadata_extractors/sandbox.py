@@ -64,6 +64,14 @@ class _Ended(Exception):
         self.again = again
 
 
+class _ReadFailed(Exception):
+    """The reader raised `error`."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Sandbox:
     """One child process at a time, started when it is needed. Not for two threads at once: see `Sandboxes`.
 
@@ -116,6 +124,8 @@ class Sandbox:
                     continue
                 if not (ended.again and used):
                     return Extraction(ended.outcome, problems=(str(ended),))
+            except _ReadFailed as failed:
+                raise failed.error from None  # the child has said its word, and is as good as before
             except BaseException:
                 self.close()
                 raise
@@ -187,9 +197,9 @@ class Sandbox:
             if answers.failure is not None:
                 raise answers.failure from None
             raise self._ended(why) from None
-        if answers.failure is not None:
-            raise answers.failure
         self._served += 1
+        if answers.failure is not None:
+            raise _ReadFailed(answers.failure)
         return self._believed(told, name)
 
     def _talk(self, wire: Wire, task: bytes, answers: _Answers) -> bytes:

@@ -145,11 +145,14 @@ def test_an_object_that_is_gone_or_cannot_be_read_is_an_error_of_the_reader(sand
             raise TimeoutError("S3")
         return b"swallow".ljust(end, b"\0")
 
+    assert goes_on(sandbox)
+    started = sandbox.started
     with pytest.raises(VersionGone):
         sandbox.extract("hostile", RangedReader(gone, 100_000))
     with pytest.raises(TimeoutError):
         sandbox.extract("hostile", RangedReader(half, 100_000))
     assert goes_on(sandbox)
+    assert sandbox.started == started  # it is not the child's fault
 
 
 def test_slow_reads_from_s3_are_not_the_extractors_time() -> None:
