@@ -14,6 +14,8 @@ from uuid import uuid4
 import pytest
 
 from ingest_worker.worker import Options, Worker
+from metadata_extractors.extract_worker import ExtractWorker
+from metadata_extractors.extract_worker import Options as ExtractOptions
 from snapengine.buckets import queues
 from snapengine.buckets.disable import disable, plan_disable
 from snapengine.buckets.enable import carry_out, plan_enable
@@ -28,6 +30,8 @@ from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
 from snapengine.errors import PermissionMissing, UsageError
 from snapengine.extraction_tasks import Task, parse_tasks
+from snapengine.metadata_codec import decode
+from snapengine.metadata_rows import metadata_log
 from tests.integration.bucket_site import READS, Killed, Site, no_pause, no_sleep, open_site
 from tests.servers import Endpoint
 
@@ -174,6 +178,29 @@ async def test_what_lands_in_an_enabled_bucket_reaches_the_queue_with_its_versio
             site.sqs.delete_message(QueueUrl=url(site), ReceiptHandle=message["ReceiptHandle"])
     assert {task.version_id: (task.key, task.size) for task in tasks} == landed
     assert all(task.bucket == site.bucket and task.etag and task.sequencer for task in tasks)
+
+
+async def test_both_workers_and_no_more_make_a_row_of_what_lands(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snapengine.workers.consumer.LAST_POLL", 1)
+    await site.enable(extract=("object",))
+    version = site.s3.put_object(Bucket=site.bucket, Key="k", Body=b"1", ContentType="x/y")["VersionId"]
+    await Worker(site.engine, Options("w", buckets=(site.bucket,), once=True)).run(asyncio.Event())
+    await ExtractWorker(site.engine, ExtractOptions("x", once=True)).run(asyncio.Event())
+    epoch = site.engine.store.newest_epoch(site.bucket)
+    assert epoch
+    rows = [
+        row
+        for stream, last in epoch.rows.items()
+        for entry in site.engine.store.entries(metadata_log(site.bucket), stream, 0, last)
+        for row in decode(entry.payload).table.to_pylist()
+    ]
+    assert [(row["key"], row["version_id"], row["outcome"]) for row in rows] == [("k", version, "ok")]
+    found = bucket_status(site.engine, site.bucket).extraction
+    assert found
+    assert found.queue
+    assert (found.queue.visible, found.queue.in_flight, found.dead_letters) == (0, 0, 0)
 
 
 # Its end
