@@ -9,6 +9,7 @@ import io
 import json
 import struct
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any, Final
 
 import pydicom
@@ -62,8 +63,9 @@ def marked(**values: Any) -> bytes:
     return dicom(**{**plain(), **identifying(), **values})
 
 
+@cache
 def damaged() -> dict[str, bytes]:
-    """By what is wrong with it."""
+    """By what is wrong with it. pydicom's own log tells of the bad values, as they are written."""
     whole = marked()
     header = len(whole) - 256 * 64 - 12
     found = {

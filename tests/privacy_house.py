@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 from unittest.mock import patch
 
 import pyarrow as pa
 
+from metadata_extractors.extract_worker import ExtractWorker, Options
 from metadata_extractors.extracting import Extractors
 from metadata_extractors.limits import Limits
 from snapengine import Engine, Settings
@@ -25,6 +27,7 @@ from snapengine.archiving.run import ArchiveReport, archive_bucket
 from snapengine.devcloud import DevCloud
 from snapengine.extraction_tasks import Task
 from snapengine.log import EpochCutter, RowWriter, StreamWriter
+from snapengine.metadata_codec import decode
 from snapengine.model import CREATED, BucketConfig, Epoch, Observation
 from tests.guarded_cloud import ACCOUNT, REGION, Guard
 from tests.iam import Policy
@@ -117,12 +120,12 @@ class House:
     def environment_of(self, role: str) -> dict[str, str]:
         return {**self.environment, "AWS_ACCESS_KEY_ID": role, "AWS_SECRET_ACCESS_KEY": role}
 
-    def put(self, objects: Mapping[str, bytes]) -> list[Task]:
+    def put(self, objects: Mapping[str, bytes], **options: Any) -> list[Task]:
         """Store objects and record them as the worker would, with an epoch."""
         tasks = []
         with self.acting(ADMINISTRATOR) as engine:
             for key, data in objects.items():
-                reply = engine.s3.put_object(Bucket=BUCKET, Key=key, Body=data)
+                reply = engine.s3.put_object(Bucket=BUCKET, Key=key, Body=data, **options)
                 told = (key, reply["VersionId"], len(data), reply["ETag"].strip('"'))
                 tasks.append(Task(BUCKET, *told, f"{self.clock():018X}", self.clock.now))
             observations = [
@@ -169,7 +172,51 @@ class House:
         with self.acting(role) as engine:
             return asyncio.run(archive_bucket(engine, BUCKET, **options))
 
+    def queues(self) -> None:
+        """Make an extraction queue and its dead-letter queue, new ones each time, and register them."""
+        name = f"snapengine-scans_{token_hex(3)}-Extract"
+        with self.acting(ADMINISTRATOR) as engine:
+            sqs: Any = engine.sqs
+            self.dead_url = sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+            settings = {"VisibilityTimeout": "2"}
+            created = sqs.create_queue(QueueName=name, Attributes=settings)
+            self.queue_url = created["QueueUrl"]
+        self.register(
+            extract_queue_url=self.queue_url,
+            extract_dead_letter_queue_url=self.dead_url,
+        )
+
+    def send(self, *bodies: str) -> None:
+        with self.acting(ADMINISTRATOR) as engine:
+            for body in bodies:
+                engine.sqs.send_message(QueueUrl=self.queue_url, MessageBody=body)
+
+    def messages(self, url: str) -> list[Any]:
+        with self.acting(ADMINISTRATOR) as engine:
+            reply = engine.sqs.receive_message(
+                QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+            )
+            return list(reply.get("Messages", []))
+
+    def work(self, role: str = "extractor", **options: Any) -> ExtractWorker:
+        """Empty the extraction queue, in this process. Raises what the worker raises."""
+        with self.acting(role) as engine:
+            settings = {"once": True, "limits": LIMITS, **options}
+            worker = ExtractWorker(engine, Options("w", **settings))
+            asyncio.run(worker.run(asyncio.Event()))
+            return worker
+
     # What lies where
+
+    def rows(self, extractor: str = "dicom") -> dict[str, dict[str, Any]]:
+        """The plain rows that the table has, by key; of several the last."""
+        found: dict[str, dict[str, Any]] = {}
+        for item in self.items():
+            if item.get("form", {}).get("S") == "metadata":
+                decoded = decode(bytes(item["payload"]["B"]))
+                if decoded.extractor == extractor:
+                    found |= {row["key"]: row for row in decoded.table.to_pylist()}
+        return found
 
     def items(self) -> list[dict[str, Any]]:
         """All items of the table."""
