@@ -27,7 +27,7 @@ from benchmarks.harness import Figure, Result, Target, alternate, median_ratio, 
 from metadata_extractors.base import Extraction
 from metadata_extractors.dicom import DicomExtractor
 from metadata_extractors.dicom_columns import plan_columns
-from metadata_extractors.ranged import RangedReader, extract_from
+from metadata_extractors.ranged import FIRST_BYTES, RangedReader, extract_from
 from metadata_extractors.sandbox import Sandboxes, spec_of
 from snapengine.stores.objects import S3Objects
 
@@ -58,6 +58,7 @@ def measure(
         of_scans = _FromS3(here, boxes, pool, here.fill("scans", scans, objects), expected)
         as_they_are = _FromS3(here, boxes, pool, here.fill("files", package, objects), expected)
         scan_seconds = alternate(of_scans.ours, of_scans.peer, repetitions)
+        gets = [of_scans.gets_alone() for _ in range(repetitions)]
         file_seconds = alternate(as_they_are.ours, as_they_are.peer, repetitions)
         local = [file.data for file in package]
         alone = alternate(
@@ -90,6 +91,7 @@ def measure(
         figures={
             "scans_from_s3": rate(scan_seconds[0], objects),
             "scans_read_whole": rate(scan_seconds[1], objects),
+            "scans_gets_alone": rate(gets, objects),
             "files_from_s3": rate(file_seconds[0], objects),
             "files_read_whole": rate(file_seconds[1], objects),
             "local_extractor": rate(alone[0], per_pass),
@@ -162,6 +164,16 @@ class _FromS3:
         self.correct = self.correct and all(same) and tables[0].num_rows == len(self.objects)
         self._read = (sum(read for _, read in found), self._read[1])
         return seconds
+
+    def gets_alone(self) -> float:
+        """The first ranged GET of each object as ours makes it, and nothing done with it: what S3 and its
+        client leave no reader below."""
+        source = S3Objects(self.here.client)
+
+        def one(stored: Stored) -> bytes:
+            return source.read(BUCKET, stored.version, 0, FIRST_BYTES)
+
+        return timed(lambda: list(self.pool.map(one, self.objects)))
 
     def peer(self) -> float:
         client = self.here.client
