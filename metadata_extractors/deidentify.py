@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from metadata_extractors.profile import OPTIONS, action_of
 from snapengine.bulkfold import VIEW_SCHEMA
 from snapengine.errors import UsageError
+from snapengine.metadata_rows import OUTCOME_FIELDS
 
 KEY_VARIABLE: Final = "SNAPENGINE_DEIDENTIFY_KEY"
 """The environment variable that has the key, as hexadecimal digits, where none is given."""
@@ -27,9 +28,13 @@ KEY_VARIABLE: Final = "SNAPENGINE_DEIDENTIFY_KEY"
 OLDEST: Final = 90.0
 """Years: whoever is older than 89 has this age, for there are few of them."""
 
-_OWN: Final = frozenset([*VIEW_SCHEMA.names, "outcome", "error", "became"])
-"""Columns of the object itself, which no profile speaks of."""
+_OWN: Final = frozenset([*VIEW_SCHEMA.names, *(field.name for field in OUTCOME_FIELDS), "became"])
+"""Columns of the object itself and of its reading, which no profile speaks of."""
 
+LOOKED_THROUGH: Final = frozenset({"PatientAge", "PatientAgeYears", "PatientSex"})
+"""Columns that are not kept as they are where they are kept."""
+
+_HOW: Final = "Make one with `python -c 'import secrets; print(secrets.token_hex(32))'` and keep it secret."
 _MAX_DAYS: Final = 3650
 _AGE: Final = re.compile(r"(\d{3})([DWMY])")
 _PER_YEAR: Final = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
@@ -76,6 +81,21 @@ def column_action(field: pa.Field, options: frozenset[str] = frozenset()) -> str
     return "K"
 
 
+def is_nulled(field: pa.Field, options: frozenset[str]) -> bool:
+    """Whether nothing is left of the column: then it need not be read."""
+    return column_action(field, options) in {"X", "Z"} and field.name != "PatientID"
+
+
+def needs_patient(field: pa.Field, options: frozenset[str]) -> bool:
+    """Whether the column is de-identified by way of the `PatientID` beside it."""
+    return column_action(field, options) == "C"
+
+
+def option_that_keeps(name: str) -> str | None:
+    """The option under which something is left of a column that is otherwise removed."""
+    return next((option for option, kept in OPTIONS.items() if _keyword(name) in kept), None)
+
+
 def pseudonym(secret: bytes, domain: str, value: str) -> str:
     """32 hexadecimal digits that only who has the key can make from the value."""
     return _digest(secret, domain, value)[:16].hex()
@@ -92,19 +112,22 @@ def _keyword(name: str) -> str:
 
 def _secret(key: bytes | str | None) -> bytes:
     named: bytes | str = KEY_VARIABLE if key is None else key
-    how = "Make one with `python -c 'import secrets; print(secrets.token_hex(32))'` and keep it secret."
     if isinstance(named, str):
         text = os.environ.get(named, "")
         if not text:
-            raise UsageError(f"Pseudonyms need a key, and the variable {named} has none. {how}")
-        variable = named
-        try:
-            named = bytes.fromhex(text)
-        except ValueError:
-            raise UsageError(f"The key in {variable} is not written in hexadecimal digits. {how}") from None
+            raise UsageError(f"Pseudonyms need a key, and the variable {named} has none. {_HOW}")
+        named = key_from(text, named)
     if len(named) < 16:
-        raise UsageError(f"The key for pseudonyms has {len(named)} bytes; at least 16 are needed. {how}")
+        raise UsageError(f"The key for pseudonyms has {len(named)} bytes; at least 16 are needed. {_HOW}")
     return named
+
+
+def key_from(text: str, variable: str) -> bytes:
+    """A key as hexadecimal digits. Raises `UsageError` that does not show it."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise UsageError(f"The key in {variable} is not written in hexadecimal digits. {_HOW}") from None
 
 
 def _digest(secret: bytes, domain: str, value: str) -> bytes:

@@ -1,165 +1,300 @@
-"""Metadata of the objects of a view as a table: each object read by its exact version, one row each."""
+"""What `view.metadata`, `metadata_table` and `where` do: a view's rows of metadata, by a condition."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pyarrow as pa
 
-from metadata_extractors.base import Extraction, Extractor, MetadataRow
-from metadata_extractors.ranged import RangedReader, extract_from
+from metadata_extractors.conditions import Condition, Where, condition, names_in
+from metadata_extractors.privacy import Privacy, privacy
+from metadata_extractors.querying import Means, Scope, query, shaped
+from metadata_extractors.reading import read_now
 from metadata_extractors.registry import make_extractor
-from snapengine.errors import SnapEngineError, UsageError, VersionArchived, VersionGone
-from snapengine.model import ObjectVersion
+from metadata_extractors.selecting import Asked, Selected, Tally, picked
+from snapengine.bulkfold import VIEW_SCHEMA
+from snapengine.cautions import IdentifyingLeftOut, MetadataMissing, caution
+from snapengine.errors import IdentifyingRefused, NotYetComplete, UsageError
+from snapengine.metadata_rows import OUTCOME_FIELDS, identifying_names
+from snapengine.selections import Chosen
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ROW_FIELDS: Final = [
-    pa.field(name, kind, nullable, {"identifying": "false"})
-    for name, kind, nullable in (
-        ("key", pa.string(), False),
-        ("version_id", pa.string(), False),
-        ("size", pa.int64(), True),
-        ("event_time", pa.timestamp("ms", "UTC"), False),
-        ("outcome", pa.string(), False),
-        ("error", pa.string(), True),
-    )
-]
-"""The columns that every row has, before the extractor's own."""
+    from snapengine.views import View
 
-_BATCH_ROWS: Final = 4096
-_AHEAD: Final = 4
-"""Objects begun for each worker before their rows are taken."""
+LEAD: Final = ("key", "version_id", "size", "event_time")
+"""The first columns of every answer."""
+
+READ_UNASKED: Final = 10_000
+"""Objects at most that are read without being asked to."""
+
+Missing = Literal["warn", "read", "error"]
+
+_NO_EXTRACTOR: Final = [*VIEW_SCHEMA, *OUTCOME_FIELDS]
 
 
-class ObjectView(Protocol):
-    """What is needed of a view; `str()` of it is its reference."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a view's metadata. See `snapengine.views.MetadataOptions`."""
 
-    def items(self) -> Iterable[tuple[str, ObjectVersion]]:
-        """Keys and versions, in key order."""
-        ...
+    extractor: str = "dicom"
+    where: Where | None = None
+    columns: Sequence[str] | None = None
+    prefix: str = ""
+    missing: Missing | None = None
+    deidentify: bool | str | Sequence[str] | None = None
+    workers: int = 8
+    memory: str = "512MiB"
 
-    def read_range(self, key: str, start: int, end: int) -> bytes:
-        """Bytes `[start, end)` of exactly that version; fewer where it ends before."""
-        ...
+    def __post_init__(self) -> None:
+        if self.missing not in {None, "warn", "read", "error"}:
+            raise UsageError(f"missing={self.missing!r}: it is 'warn', 'read' or 'error'.")
+        if self.workers < 1:
+            raise UsageError(f"workers must be at least 1, not {self.workers}.")
 
 
-def metadata_frame(
-    view: ObjectView,
-    extractor: str = "dicom",
-    columns: Sequence[str] | None = None,
-    prefix: str = "",
-    workers: int = 8,
-) -> pd.DataFrame:
-    """What `metadata_table` gives, as a DataFrame whose columns keep their Arrow types (`pandas.ArrowDtype`).
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows, their numbers, and what they are an answer to."""
 
-    `frame.attrs` has the view's `reference` and the names of the `identifying` columns.
-    """
+    selected: Selected
+    query: str | None
+    identifying: tuple[str, ...]
+    """Columns of the answer whose values may tell who, where or when."""
+    uses_identifying: bool
+    """The condition speaks of such columns."""
+    deidentified: str | None
+    left_out: tuple[str, ...] = ()
+    """Identifying columns that may not be read."""
+
+    def attrs(self, view: View, extractor: str) -> dict[str, Any]:
+        """What is known of the answer, as plain values."""
+        return {
+            "reference": view.reference,
+            "extractor": extractor,
+            "where": self.query,
+            **self.selected.counts,
+            "read_now": self.selected.read_now,
+            "outcomes": dict(self.selected.outcomes),
+            "identifying": list(self.identifying),
+            "deidentified": self.deidentified,
+            "left_out": list(self.left_out),
+        }
+
+
+def metadata_frame(view: View, extractor: str = "dicom", **options: Any) -> pd.DataFrame:
+    """See `View.metadata`."""
     try:
         import pandas as pd
     except ImportError:
         raise UsageError("pandas is not installed. Run `pip install 'snapengine[dicom]'`.") from None
-    table = metadata_table(view, extractor, columns, prefix, workers)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
-    frame.attrs["reference"] = str(view)
-    frame.attrs["identifying"] = [
-        column.name for column in table.schema if (column.metadata or {}).get(b"identifying") == b"true"
-    ]
+    answer = answered(view, Question(extractor, **options))
+    frame: pd.DataFrame = answer.selected.table.to_pandas(types_mapper=pd.ArrowDtype)
+    frame.attrs.update(answer.attrs(view, extractor))
     return frame
 
 
-def metadata_table(
-    view: ObjectView,
-    extractor: str = "dicom",
-    columns: Sequence[str] | None = None,
-    prefix: str = "",
-    workers: int = 8,
-) -> pa.Table:
-    """One row for each object of the view whose key starts with `prefix`, in key order.
-
-    Only headers are read, each from the version that the view shows, by `workers` threads that share one
-    Python: they hide the waiting for S3. What happens to one object is its row's `outcome` and `error`; it
-    never stops the rest. Raises `UsageError` for an unknown extractor or column, and for a slice of all
-    versions, whose keys do not say which version is meant.
-    """
-    if workers < 1:
-        raise UsageError(f"workers must be at least 1, not {workers}.")
-    chosen = make_extractor(extractor, columns)
-    schema = pa.schema([*ROW_FIELDS, *chosen.schema])
-    rows = _rows(view, chosen, prefix, workers)
-    batches = []
-    while some := list(islice(rows, _BATCH_ROWS)):
-        batches.append(_batch(some, schema))
-    return pa.Table.from_batches(batches, schema)
+def metadata_table(view: View, extractor: str = "dicom", **options: Any) -> pa.Table:
+    """See `View.metadata_table`."""
+    answer = answered(view, Question(extractor, **options))
+    told = {"snapengine": json.dumps(answer.attrs(view, extractor))}
+    table = answer.selected.table
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **told})
 
 
-def _batch(rows: list[MetadataRow], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array([row[place] for row in rows], column.type) for place, column in enumerate(ROW_FIELDS)]
-    arrays += [
-        pa.array([row.values.get(column.name) for row in rows], column.type)
-        for column in list(schema)[len(ROW_FIELDS) :]
-    ]
-    return pa.record_batch(arrays, schema=schema)
+def metadata_where(view: View, extractor: str, where: Where, **options: Any) -> tuple[pa.Table, Chosen]:
+    """See `View.where`: the rows of `VIEW_SCHEMA` that the condition chooses, and how they were chosen."""
+    if where is None:
+        raise UsageError("where needs a condition.")
+    names = VIEW_SCHEMA.names
+    answer = answered(view, Question(extractor, where, names, **options))
+    rows = answer.selected.table.select(names).cast(VIEW_SCHEMA).combine_chunks()
+    counts = answer.selected.counts
+    return rows, Chosen(view.reference, answer.query, extractor, counts, answer.uses_identifying)
 
 
-def _rows(view: ObjectView, extractor: Extractor, prefix: str, workers: int) -> Iterator[MetadataRow]:
-    """The rows in key order, with no more objects begun than the workers need to keep busy."""
-    begun: deque[Future[MetadataRow]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="metadata") as pool:
-        try:
-            for version in _versions(view, prefix):
-                begun.append(pool.submit(_row, view, extractor, version))
-                if len(begun) >= workers * _AHEAD:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
-        finally:
-            for future in begun:
-                future.cancel()
+def answered(view: View, question: Question) -> Answer:
+    """The answer; objects without a row are read, warned about, or an error, as the question says."""
+    if view.ref.versions == "all":
+        raise UsageError(
+            f"{view} may show a key more than once: metadata is of one version a key. Take a view, or a "
+            "slice of the last versions."
+        )
+    rules = privacy(question.deidentify, view.source.settings)
+    try:
+        return _answered(view, question, rules)
+    except IdentifyingRefused as refused:
+        if question.columns is not None:
+            raise
+        stored = view.row_schema(question.extractor)
+        hidden = identifying_names(stored)
+        if set(_plan(stored, question, rules).condition.columns) & set(hidden):
+            raise
+        caution(
+            f"{len(hidden)} identifying columns of {question.extractor} may not be read, and are left out "
+            f"({refused}) Name `columns` to have no others.",
+            IdentifyingLeftOut,
+        )
+        plain = [name for name in _names(stored, None) if name not in hidden]
+        return replace(_answered(view, replace(question, columns=plain), rules), left_out=tuple(hidden))
 
 
-def _versions(view: ObjectView, prefix: str) -> Iterator[ObjectVersion]:
-    previous = None
-    for key, version in view.items():
-        if key == previous:
-            raise UsageError(
-                f"{view} shows {key!r} more than once: metadata is read by key, of one version each. "
-                "Take a view, or a slice of the last versions."
-            )
-        previous = key
-        if key.startswith(prefix):
-            yield version
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    known: pa.Schema
+    """All columns that may be named."""
+    condition: Condition
+    names: tuple[str, ...]
+    """Of the answer."""
+    read: tuple[str, ...]
+    """What the answer is made of."""
 
 
-def _row(view: ObjectView, extractor: Extractor, version: ObjectVersion) -> MetadataRow:
-    found = _extract(view, extractor, version)
-    return MetadataRow(
-        version.key,
-        version.version_id,
-        version.size,
-        version.event_time,
-        found.outcome,
-        "; ".join(found.problems) or None,
-        found.values,
+def _answered(view: View, question: Question, rules: Privacy) -> Answer:
+    plan = _plan(view.row_schema(question.extractor), question, rules)
+    hidden = set(identifying_names(plan.known))
+    used = [plan.known.field(name) for name in plan.condition.columns]
+    rules.allow(used)
+    joined = view.joined(question.extractor, identifying=bool(hidden & {*plan.read, *plan.condition.columns}))
+    asked = _asked(plan, rules, used)
+    scope = _scope(view, question)
+    without: list[pa.RecordBatch] | None = [] if question.missing == "read" else None
+    means = Means(question.memory)
+    tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
+    if without is None and _reads_unasked(view, question, tally.selected):
+        without = []
+        tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
+    if without:
+        selected = _with_read(view, question, plan, tally, without)
+    else:
+        selected = tally.selected
+        _tell(view, question, selected)
+    deidentified = (asked.answer.metadata or {}).get(b"deidentified")
+    return Answer(
+        selected,
+        None if question.where is None else str(plan.condition.where),
+        tuple(identifying_names(asked.answer)),
+        bool(hidden & set(plan.condition.columns)),
+        deidentified.decode() if deidentified else None,
     )
 
 
-def _extract(view: ObjectView, extractor: Extractor, version: ObjectVersion) -> Extraction:
-    def read(start: int, end: int) -> bytes:
-        return view.read_range(version.key, start, end)
+# What is asked
 
-    try:
-        return extract_from(extractor, RangedReader(read, version.size, version.key))
-    except VersionGone as gone:
-        return Extraction("gone", problems=(str(gone),))
-    except VersionArchived as archived:
-        return Extraction("archived", problems=(str(archived),))
-    except SnapEngineError as error:
-        return Extraction("failed", problems=(f"{error.code}: {error}",))
-    except Exception as error:  # noqa: BLE001  # no object may cost the rest their rows; text may hold values
-        return Extraction("failed", problems=(f"{type(error).__name__} while reading",))
+
+def _plan(stored: pa.Schema, question: Question, rules: Privacy) -> _Plan:
+    known = stored if len(stored) > len(_NO_EXTRACTOR) else _not_stored(question)
+    checked = condition(question.where, known)
+    picked(question.columns, known)
+    names = _names(known, question.columns)
+    read = rules.read([known.field(name) for name in dict.fromkeys([*names, *checked.columns])], known)
+    return _Plan(known, checked, names, tuple(dict.fromkeys(["key", *(field.name for field in read)])))
+
+
+def _names(known: pa.Schema, columns: Sequence[str] | None) -> tuple[str, ...]:
+    """The answer's columns."""
+    if columns is None:
+        columns = ["outcome", "error", *known.names[len(_NO_EXTRACTOR) :]]
+    return tuple(dict.fromkeys([*LEAD, *columns]))
+
+
+def _not_stored(question: Question) -> pa.Schema:
+    """The columns that the extractor would give, where nothing says what it gave. Raises `UsageError`."""
+    fields = {field.name: field for field in make_extractor(question.extractor).schema}
+    known = {field.name for field in _NO_EXTRACTOR}
+    if isinstance(question.columns, str):
+        picked(question.columns, pa.schema([]))
+    for name in question.columns or ():
+        if name not in known | set(fields):
+            fields |= {field.name: field for field in make_extractor(question.extractor, [name]).schema}
+    for name in names_in(question.where):
+        if name not in known | set(fields) and re.fullmatch(r"\w+", name):
+            try:
+                more = make_extractor(question.extractor, [name]).schema
+            except UsageError:
+                continue  # no name of a column: the condition's own check says so
+            fields |= {field.name: field for field in more if field.name == name}
+    return pa.schema([*_NO_EXTRACTOR, *(field.with_nullable(True) for field in fields.values())])
+
+
+def _asked(plan: _Plan, rules: Privacy, used: Sequence[pa.Field]) -> Asked:
+    shape = pa.schema([plan.known.field(name) for name in dict.fromkeys([*plan.names, *plan.read])])
+    if rules.transform is None:
+        return Asked(plan.condition, pa.schema([shape.field(name) for name in plan.names]))
+    first = rules.alters(used)
+    after = rules.transform(shape.empty_table()).schema
+    fields = [after.field(name) for name in plan.names]
+    answer = pa.schema(fields, metadata=after.metadata)
+
+    def transform(rows: pa.Table) -> pa.Table:
+        whole = [*shape.names, *(name for name in rows.schema.names if name not in shape.names)]
+        columns = [
+            rows[name] if name in rows.schema.names else pa.nulls(rows.num_rows, shape.field(name).type)
+            for name in whole
+        ]
+        given = [plan.known.field(name).with_nullable(True) for name in whole]
+        assert rules.transform is not None  # noqa: S101  # as above
+        return rules.transform(pa.table(columns, schema=pa.schema(given)))
+
+    return Asked(plan.condition, answer, transform, transformed_first=first)
+
+
+def _scope(view: View, question: Question) -> Scope:
+    prefixes = tuple(dict.fromkeys(prefix for prefix in (view.prefix, question.prefix) if prefix))
+    keys = view.to_arrow()["key"].combine_chunks() if view.ref.selection else None
+    return Scope(prefixes, view.ref.start, keys)
+
+
+# Objects without a row
+
+
+def _reads_unasked(view: View, question: Question, selected: Selected) -> bool:
+    """Where nothing extracts the objects and none has a row, a few are read without being asked to."""
+    if question.missing is not None or selected.outcomes or not selected.without_row:
+        return False
+    if view.source.extracting(view.bucket, question.extractor):
+        return False
+    if selected.without_row > READ_UNASKED:
+        raise UsageError(
+            f"None of the {selected.without_row:,} objects of {view} has a row of {question.extractor} "
+            f"metadata. Extract it with `{_how(view, question)}`, or read all of them now: missing='read'."
+        )
+    return True
+
+
+def _with_read(
+    view: View, question: Question, plan: _Plan, tally: Tally, without: Sequence[pa.RecordBatch]
+) -> Selected:
+    rows = pa.Table.from_batches(without).select(VIEW_SCHEMA.names).cast(VIEW_SCHEMA)
+    wanted = {*plan.read, *plan.condition.columns} - {field.name for field in _NO_EXTRACTOR}
+    columns = [name for name in plan.known.names if name in wanted] or None
+    objects = rows.sort_by("key").combine_chunks()
+    source = view.source
+    read = read_now(source, view.bucket, question.extractor, columns, objects, question.workers, source.clock)
+    already = tally.selected.without_row - objects.num_rows
+    shape = pa.schema([field.with_nullable(True) for field in plan.known])
+    tally.judge(shaped(batch, shape) for batch in read.to_batches())
+    return replace(tally.selected, without_row=already, read_now=objects.num_rows)
+
+
+def _tell(view: View, question: Question, selected: Selected) -> None:
+    count = selected.without_row
+    if not count:
+        return
+    total = sum(selected.counts.values())
+    text = (
+        f"{count:,} of {total:,} objects of {view} have no row of {question.extractor} metadata, so nothing "
+        f"says whether they are meant. `{_how(view, question)}` extracts it; missing='read' reads them now."
+    )
+    if question.missing == "error":
+        raise NotYetComplete(text)
+    caution(text, MetadataMissing)
+
+
+def _how(view: View, question: Question) -> str:
+    return f"snapengine extract {view.bucket} --extractor {question.extractor}"

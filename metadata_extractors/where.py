@@ -36,8 +36,9 @@ _PLACES: Final = re.compile(r'"query_location(?:_length)?":\d+,?')
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*(?:'|$)|(\$\w*\$).*?(?:\1|$)", re.DOTALL)
 
 
-def checked(where: str, columns: pa.Schema) -> str:
-    """The condition without the blanks around it, if it is a single boolean SQL expression over `columns`.
+def checked(where: str, columns: pa.Schema) -> tuple[str, list[str]]:
+    """The condition without the blanks around it, if it is a single boolean SQL expression over `columns`;
+    and the names of those that it uses, in their order.
 
     Raises `UsageError` for anything else: it says why and shows the place, but never what
     stands in quotes there.
@@ -45,9 +46,27 @@ def checked(where: str, columns: pa.Schema) -> str:
     text = _plain_text(where)
     with closed_connection(threads=1) as connection:
         expression = _parsed(connection, text)
-        _walk(expression, text, columns)
+        used = _walk(expression, text, columns)
         _bind(connection, text, columns)
-    return text
+    return text, [name for name in columns.names if name in used]
+
+
+def mentioned(where: str) -> list[str]:
+    """The names that stand where columns do in the text, whether there are such columns or not. Raises
+    `UsageError` for text that is not one SQL expression."""
+    text = _plain_text(where)
+    names: list[str] = []
+    with closed_connection(threads=1) as connection:
+        waiting: list[Any] = [_parsed(connection, text)]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            if found.get("class") == "COLUMN_REF":
+                names.append(str(found["column_names"][0]))
+            waiting.extend(found.values())
+        elif isinstance(found, list):
+            waiting.extend(found)
+    return sorted(set(names))
 
 
 def _plain_text(where: str) -> str:
@@ -149,9 +168,10 @@ def _characters(text: str, offset: int) -> int:
     return len(text.encode()[:offset].decode(errors="ignore"))
 
 
-def _walk(expression: dict[str, Any], text: str, columns: pa.Schema) -> None:
-    """Refuses whatever is not listed, wherever it stands in the tree."""
+def _walk(expression: dict[str, Any], text: str, columns: pa.Schema) -> set[str]:
+    """Refuses whatever is not listed, wherever it stands in the tree. Returns the columns that it uses."""
     known = {fold(field.name): field for field in columns}
+    used: set[str] = set()
     waiting: list[Any] = [expression]
     while waiting:
         found = waiting.pop()
@@ -160,9 +180,12 @@ def _walk(expression: dict[str, Any], text: str, columns: pa.Schema) -> None:
         elif isinstance(found, dict):
             if "class" in found:
                 _one(found, text, known)
+            if found.get("class") == "COLUMN_REF":
+                used.add(known[fold(str(found["column_names"][0]))].name)
             elif str(found.get("type", "")).endswith("_NODE"):
                 _refuse("it holds a query", text)
             waiting.extend(found.values())
+    return used
 
 
 def _one(found: dict[str, Any], text: str, known: dict[str, pa.Field]) -> None:

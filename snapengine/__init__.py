@@ -9,20 +9,21 @@ The functions here use an engine made of the environment's settings; `Engine(set
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from snapengine.errors import SnapEngineError
 from snapengine.model import Completeness, ObjectVersion, SnapshotRef
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from snapengine.diff import Diff
     from snapengine.engine import Engine, EpochInput
     from snapengine.instants import TimeInput
     from snapengine.model import Level
     from snapengine.settings import Settings
-    from snapengine.views import View
+    from snapengine.views import MetadataOptions, View
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "SnapshotRef",
     "View",
     "metadata",
+    "metadata_table",
     "open_ref",
     "slice",
     "view",
@@ -103,27 +105,46 @@ def metadata(
     bucket: str,
     at: TimeInput = "now",
     *,
-    prefix: str = "",
     epoch: EpochInput = None,
     extractor: str = "dicom",
-    **options: Any,
+    **options: Unpack[MetadataOptions],
 ) -> pd.DataFrame:
-    """Metadata of the bucket's objects as of `at`, each read from its own version.
+    """Metadata of the bucket's objects as of `at`, by a condition, as a DataFrame with Arrow types.
 
-    The same as `view(...).metadata(...)`; raises what `view` raises.
+        snapengine.metadata("scans", at="-7d", where="Modality = 'CT' AND PatientAgeYears > 50",
+                            columns=["PatientID", "PatientAgeYears"])
+
+    The same as `view(...).metadata(extractor, where=..., columns=..., ...)`; raises what `view` raises, too.
     """
-    return view(bucket, at, prefix=prefix, epoch=epoch).metadata(extractor, **options)
+    return _view(bucket, at, epoch, options).metadata(extractor, **options)
+
+
+def metadata_table(
+    bucket: str,
+    at: TimeInput = "now",
+    *,
+    epoch: EpochInput = None,
+    extractor: str = "dicom",
+    **options: Unpack[MetadataOptions],
+) -> pa.Table:
+    """The same as a `pyarrow.Table`."""
+    return _view(bucket, at, epoch, options).metadata_table(extractor, **options)
+
+
+def _view(bucket: str, at: TimeInput, epoch: EpochInput, options: MetadataOptions) -> View:
+    return view(bucket, at, prefix=options.get("prefix", ""), epoch=epoch)
 
 
 def _engine() -> Engine:
     """An engine for the environment as it is now; the same one while that stays the same."""
     import os
 
-    from snapengine.engine import Engine, load_settings
+    from snapengine.engine import Engine
+    from snapengine.settings import load_settings
 
     settings = load_settings()
     aws = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    key = (settings.model_dump_json(), aws)
+    key = (settings, aws)
     if key not in _engines:
         _engines.clear()
         _engines[key] = Engine(settings)

@@ -414,6 +414,11 @@ class Engine:
 
         return joined(self, ref, epoch, extractor, identifying)
 
+    def row_schema(self, bucket: str, epoch: Epoch, extractor: str) -> pa.Schema:
+        from snapengine.row_reading import row_schema
+
+        return row_schema(self, bucket, epoch, extractor)
+
     def extracting(self, bucket: str, extractor: str) -> bool:
         config = self.store.config(bucket)
         return config is not None and extractor in config.extractors

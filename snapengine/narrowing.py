@@ -14,9 +14,7 @@ from snapengine.bulkfold import VIEW_SCHEMA, versions_of
 from snapengine.errors import NoSuchKey, UsageError
 from snapengine.model import Epoch, GoneVersion, ObjectVersion, SnapshotRef
 from snapengine.rollup import range_of
-from snapengine.selections import Chosen
-from snapengine.settings import Settings
-from snapengine.view_rows import FEW_ROWS, BaseSource, Joined
+from snapengine.view_rows import FEW_ROWS, BaseSource
 
 
 def wanted_objects(chosen: Any) -> tuple[pa.Array[Any], pa.Array[Any] | None]:
@@ -165,19 +163,6 @@ class NarrowedSource:
 
     def audit(self, ref: SnapshotRef, shown: pa.Table) -> list[GoneVersion]:
         return self.base.audit(ref, shown)
-
-    def joined(self, ref: SnapshotRef, epoch: Epoch, extractor: str, *, identifying: bool) -> Joined:
-        return self.base.joined(ref, epoch, extractor, identifying=identifying)
-
-    def extracting(self, bucket: str, extractor: str) -> bool:
-        return self.base.extracting(bucket, extractor)
-
-    @property
-    def settings(self) -> Settings:
-        return self.base.settings
-
-    def chosen(self, ref: SnapshotRef) -> Chosen | None:
-        return self.base.chosen(ref)
 
 
 def _unpickled(base: BaseSource, ref: SnapshotRef, rows: pa.Table | None, only_here: bool) -> NarrowedSource:

@@ -9,17 +9,21 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from threading import RLock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from snapengine.bulkfold import BECAME, VIEW_SCHEMA, versions_of
 from snapengine.errors import BadData, UsageError
 from snapengine.model import Epoch, GoneVersion, ObjectVersion, SnapshotRef
+from snapengine.ports import Clock
 from snapengine.reference import render_reference
 from snapengine.rollup import range_of, roll_up
 from snapengine.selections import Chosen
 from snapengine.settings import Settings
+
+if TYPE_CHECKING:
+    from snapengine.stores.objects import VersionFacts
 
 FEW_ROWS = 2_000_000
 """A view of at most so many rows (some 400 MB) is resolved once and kept; a greater one is streamed."""
@@ -53,8 +57,9 @@ class Joined(Protocol):
         """The rows that count instead, and of the view all that are in no file."""
         ...
 
-    def verify(self) -> None:
-        """Raise `ArchiveDamaged` where a file is not what was written. May run while the files are read."""
+    def verify(self, columns: Sequence[str] | None = None) -> None:
+        """Raise `ArchiveDamaged` where what a file has of these columns (None: of all) is not what was
+        written. May run while the files are read."""
         ...
 
 
@@ -100,8 +105,27 @@ class ViewSource(Protocol):
 
     def audit(self, ref: SnapshotRef, shown: pa.Table) -> list[GoneVersion]: ...
 
+
+class BaseSource(ViewSource, Protocol):
+    """A source of views that can be narrowed."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def facts(self, bucket: str, version: ObjectVersion) -> VersionFacts:
+        """What S3 says of a version besides its bytes."""
+        ...
+
     def joined(self, ref: SnapshotRef, epoch: Epoch, extractor: str, *, identifying: bool) -> Joined:
-        """The rows beside their metadata; of a narrowed view's reference those of the view it narrows."""
+        """The rows beside their metadata."""
+        ...
+
+    def row_schema(self, bucket: str, epoch: Epoch, extractor: str) -> pa.Schema:
+        """The columns of the rows that an epoch knows, by `metadata_rows.row_schema`, also the identifying
+        ones; of no row those that every row has."""
         ...
 
     def extracting(self, bucket: str, extractor: str) -> bool:
@@ -111,13 +135,6 @@ class ViewSource(Protocol):
     def chosen(self, ref: SnapshotRef) -> Chosen | None:
         """How a narrowed view came to be, if that was kept."""
         ...
-
-    @property
-    def settings(self) -> Settings: ...
-
-
-class BaseSource(ViewSource, Protocol):
-    """A source of views that can be narrowed."""
 
     def keep(self, ref: SnapshotRef, rows: pa.Table, chosen: Chosen) -> None:
         """Keep what a narrowed view's reference selects, for ever. Raises what keeps the table from it; then

@@ -7,7 +7,7 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, Va
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from snapengine.digest import digest_batches
 from snapengine.download import download, plan_paths
 from snapengine.errors import NoSuchKey, SnapEngineError, UsageError, VersionGone
 from snapengine.instants import to_datetime
+from snapengine.metadata_rows import joined_schema
 from snapengine.model import Completeness, Epoch, GoneVersion, ObjectVersion, SnapshotRef
 from snapengine.narrowing import NarrowedSource, pick, wanted_objects
 from snapengine.plugins import load_one
@@ -26,7 +27,7 @@ from snapengine.reference import render_reference
 from snapengine.row_bytes import COLUMNS
 from snapengine.selections import Chosen, selection_digest
 from snapengine.version_file import VersionFile
-from snapengine.view_rows import FEW_ROWS, Joined, Rows, ViewSource
+from snapengine.view_rows import FEW_ROWS, BaseSource, Joined, Rows, ViewSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,18 +257,18 @@ class View(Mapping[str, ObjectVersion]):
         `attrs` has the other numbers and the reference too. See docs/metadata.md for all `MetadataOptions`.
         Raises `UsageError`, `IdentifyingRefused`, and what reading a view raises.
         """
-        frame: pd.DataFrame = load_one(_METADATA, "frame")(self, self._source, extractor, **options)
+        frame: pd.DataFrame = load_one(_METADATA, "frame")(self, extractor, **options)
         return frame
 
     def metadata_table(self, extractor: str = "dicom", **options: Unpack[MetadataOptions]) -> pa.Table:
         """The same as an Arrow table, whose fields keep their metadata (`unit`, `identifying`, `tag`), and
         whose own has under `snapengine` what `attrs` has, as JSON."""
-        return load_one(_METADATA, "table")(self, self._source, extractor, **options)
+        return load_one(_METADATA, "table")(self, extractor, **options)
 
     def where(self, condition: Any, extractor: str = "dicom", **options: Unpack[WhereOptions]) -> View:
         """The view of those objects whose metadata makes the condition true, as `metadata(where=...)` finds
         them. It has a reference and a digest of its own, and opens for ever; `query` has the condition."""
-        rows, chosen = load_one(_METADATA, "where")(self, self._source, extractor, condition, **options)
+        rows, chosen = load_one(_METADATA, "where")(self, extractor, condition, **options)
         return self._narrowed(rows, chosen)
 
     def select(self, objects: Any) -> View:
@@ -285,21 +286,29 @@ class View(Mapping[str, ObjectVersion]):
     def query(self) -> str | None:
         """The condition by which the view was narrowed; None if it was not, or not by one."""
         if self._chosen is None and self.ref.selection:
-            self._chosen = self._source.chosen(self.ref)
+            self._chosen = self.source.chosen(self.ref)
         return None if self._chosen is None else self._chosen.query
+
+    @property
+    def source(self) -> BaseSource:
+        """What it reads from; of a narrowed view what the view that was narrowed reads from."""
+        found: Any = self._source.base if isinstance(self._source, NarrowedSource) else self._source
+        return cast("BaseSource", found)
+
+    def row_schema(self, extractor: str) -> pa.Schema:
+        """What `joined` has, known without reading it: `snapengine.metadata_rows.joined_schema`."""
+        return joined_schema(self.source.row_schema(self.bucket, self._epoch, extractor))
 
     def joined(self, extractor: str, *, identifying: bool) -> Joined:
         """The view's rows beside their metadata, for those who ask by other means than `metadata`. Of a
         narrowed view those of the whole view."""
-        return self._source.joined(
-            replace(self.ref, selection=""), self._epoch, extractor, identifying=identifying
-        )
+        ref = replace(self.ref, selection="")
+        return self.source.joined(ref, self._epoch, extractor, identifying=identifying)
 
     def _narrowed(self, rows: pa.Table, chosen: Chosen) -> View:
         if self.ref.versions == "all":
             raise UsageError("A slice of all versions cannot be narrowed: it has no one version a key.")
-        base: Any = self._source.base if isinstance(self._source, NarrowedSource) else self._source
-        ref = replace(self.ref, selection=selection_digest(rows))
+        base, ref = self.source, replace(self.ref, selection=selection_digest(rows))
         only_here = False
         try:
             base.keep(ref, rows, chosen)

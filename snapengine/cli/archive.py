@@ -94,7 +94,8 @@ def archive(
 
     No view changes by it. It may be stopped at any time, and run beside workers and readers.
     """
-    from snapengine.engine import Engine, load_settings
+    from snapengine.engine import Engine
+    from snapengine.settings import load_settings
 
     interval = interval_of(every) if every is not None else None
     days = _days(keep_days)

@@ -52,7 +52,8 @@ def rebuild(
     Stop workers and archivers first. Every archived view is as it was; what was not archived is lost, and the
     listing finds what is left of it. A run that was stopped goes on. docs/rebuild.md has it step by step.
     """
-    from snapengine.engine import Engine, load_settings
+    from snapengine.engine import Engine
+    from snapengine.settings import load_settings
 
     engine = Engine(load_settings(archive=root) if root is not None else load_settings())
     out = Output(as_json=as_json)

@@ -17,9 +17,10 @@ from snapengine.buckets import queues
 from snapengine.buckets.enable import enable_bucket, plan_enable
 from snapengine.buckets.steps import Plan, Wanted
 from snapengine.devcloud import DevCloud
-from snapengine.engine import Engine, load_settings
+from snapengine.engine import Engine
 from snapengine.fold import fold
 from snapengine.model import BucketConfig
+from snapengine.settings import load_settings
 
 READS = ("Get", "Head", "List", "Query")
 _LOADER = create_loader()

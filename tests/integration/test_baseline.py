@@ -19,11 +19,12 @@ from snapengine.buckets.baseline import BaselineProgress, run_baseline
 from snapengine.buckets.enable import carry_out
 from snapengine.buckets.listing import list_versions
 from snapengine.devcloud import DevCloud
-from snapengine.engine import Engine, load_settings
+from snapengine.engine import Engine
 from snapengine.errors import BucketNotEnabled, Busy, PermissionMissing, Refused
 from snapengine.lease import LASTS_MS, Lease
 from snapengine.model import BASELINE, BucketConfig, Observation
 from snapengine.ordering import places
+from snapengine.settings import load_settings
 from tests.integration.bucket_site import Site, no_pause, no_sleep, open_site
 from tests.servers import Endpoint
 

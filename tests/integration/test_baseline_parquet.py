@@ -28,14 +28,14 @@ from snapengine.buckets.enable import carry_out
 from snapengine.buckets.listed_files import ListedFiles
 from snapengine.buckets.reconcile import run_reconcile
 from snapengine.devcloud import DevCloud
-from snapengine.engine import Engine, load_settings
+from snapengine.engine import Engine
 from snapengine.errors import ArchiveFileMissing, Refused
 from snapengine.lease import ENABLE, Lease
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import BASELINE, Epoch, Observation, SnapshotRef
 from snapengine.observation_codec import decode, observations_of
 from snapengine.resolver import covered, key_history
-from snapengine.settings import Settings
+from snapengine.settings import Settings, load_settings
 from tests.integration.bucket_site import Site, no_pause, no_sleep, open_site
 
 KEYS = ["a", "a b+c", "b/\x01", "b/é", "deep/key", "deep/～", "z", "🦴"]

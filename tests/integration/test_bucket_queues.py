@@ -19,10 +19,11 @@ from snapengine.buckets.queue_changes import create_queue, set_queue
 from snapengine.buckets.reading import is_aws, read_queue
 from snapengine.buckets.steps import MakeQueue, SetQueue, Wanted
 from snapengine.devcloud import DevCloud
-from snapengine.engine import Engine, load_settings
+from snapengine.engine import Engine
 from snapengine.errors import (
     SnapEngineError,
 )
+from snapengine.settings import load_settings
 from tests.integration.bucket_site import (
     Site,
     no_pause,

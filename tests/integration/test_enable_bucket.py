@@ -15,7 +15,7 @@ from snapengine.buckets import queues, rules
 from snapengine.buckets.enable import carry_out, plan_enable
 from snapengine.buckets.steps import Wanted
 from snapengine.devcloud import DevCloud
-from snapengine.engine import Engine, load_settings
+from snapengine.engine import Engine
 from snapengine.errors import (
     BucketUnknown,
     Busy,
@@ -28,6 +28,7 @@ from snapengine.errors import (
     UsageError,
 )
 from snapengine.lease import ENABLE, Lease
+from snapengine.settings import load_settings
 from tests.integration.bucket_site import (
     NO_CREDENTIALS,
     UNREACHABLE,

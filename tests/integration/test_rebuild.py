@@ -26,13 +26,13 @@ from snapengine.buckets.baseline import run_baseline
 from snapengine.buckets.enable import carry_out
 from snapengine.buckets.reconcile import run_reconcile
 from snapengine.devcloud import DevCloud
-from snapengine.engine import Engine, load_settings
+from snapengine.engine import Engine
 from snapengine.errors import ArchiveDamaged, NoSuchEpoch, Refused
 from snapengine.log import EpochCutter, StreamWriter
 from snapengine.model import Epoch, Observation
 from snapengine.reference import parse_reference
 from snapengine.resolver import key_history
-from snapengine.settings import Settings
+from snapengine.settings import Settings, load_settings
 from tests.integration.bucket_site import Site, no_pause, no_sleep, open_site
 
 KEYS = ["a", "b/1", "b/é", "deep/key", "z"]

@@ -1,4 +1,4 @@
-"""Metadata of a view's objects as a DataFrame: a row each, whatever happens to one of them."""
+"""Metadata of objects that are read now: a row each, whatever happens to one of them."""
 
 from __future__ import annotations
 
@@ -15,61 +15,54 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from metadata_extractors import frame, registry
+from metadata_extractors import registry
 from metadata_extractors.base import column
 from metadata_extractors.dicom import DicomExtractor
-from metadata_extractors.frame import metadata_frame, metadata_table
 from metadata_extractors.registry import checked, extractor_factory, extractors, make_extractors
-from snapengine import Engine
-from snapengine.errors import PermissionMissing, UsageError, VersionArchived, VersionGone
+from snapengine import Engine, View
+from snapengine.errors import PermissionMissing, Unreachable, UsageError, VersionArchived, VersionGone
 from snapengine.model import ObjectVersion
+from snapengine.stores.objects import VersionFacts
 from tests.dicom_files import dicom
 from tests.seed import T0, enable, engine_at, event, record
 
-ASKED = ["Modality", "PatientSex", "PatientAge"]
+ASKED = ["Modality", "PatientSex", "PatientAge", "PatientAgeYears"]
 
 
-class FakeView:
-    """A view of objects in memory. An object is its bytes, or the error that reading it raises."""
+@pytest.fixture
+def view_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., View]:
+    """Makes a view of objects, each given as its bytes or as the error that reading it raises."""
 
-    def __init__(self, objects: dict[str, bytes | Exception]) -> None:
-        self.objects = objects
-        self.read: list[tuple[str, int, int]] = []
+    def make(objects: dict[str, bytes | Exception]) -> View:
+        engine = engine_at(tmp_path / "log.db")
+        enable(engine)
+        sizes = {key: len(held) if isinstance(held, bytes) else 1000 for key, held in objects.items()}
+        record(engine, [event(key, f"v-{key}", 10, size=size) for key, size in sizes.items()])
 
-    def __str__(self) -> str:
-        return "snap://scans@2026-11-20T09:00:00.000Z~7/"
+        def read(_engine: Engine, _bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
+            held = objects[version.key]
+            if isinstance(held, Exception):
+                raise held
+            return held[start:end]
 
-    def items(self) -> list[tuple[str, ObjectVersion]]:
-        return [(key, self.version(key)) for key in sorted(self.objects, key=str.encode)]
+        monkeypatch.setattr(Engine, "read", read)
+        monkeypatch.setattr(Engine, "facts", lambda *_: VersionFacts(5, T0, {"ContentType": "a/b"}))
+        return engine.view("scans")
 
-    def version(self, key: str) -> ObjectVersion:
-        content = self.objects[key]
-        size = len(content) if isinstance(content, bytes) else 1000
-        return ObjectVersion(key, f"v-{key}", size, "etag", T0)
-
-    def read_range(self, key: str, start: int, end: int) -> bytes:
-        self.read.append((key, start, end))
-        content = self.objects[key]
-        if isinstance(content, Exception):
-            raise content
-        return content[start:end]
+    return make
 
 
-def test_each_object_has_a_row_with_what_its_header_says() -> None:
-    view = FakeView(
-        {
-            "ct/2": dicom(Modality="CT", PatientSex="F", PatientAge="018M"),
-            "ct/1": dicom(Modality="MR", PatientSex="M", PatientAge="063Y"),
-        }
-    )
-    found = metadata_frame(view, columns=ASKED)
+def test_each_object_has_a_row_with_what_its_header_says(view_of: Callable[..., View]) -> None:
+    objects = {
+        "ct/2": dicom(Modality="CT", PatientSex="F", PatientAge="018M"),
+        "ct/1": dicom(Modality="MR", PatientSex="M", PatientAge="063Y"),
+    }
+    found = view_of(objects).metadata(columns=ASKED)
     assert found.to_dict("list") == {
         "key": ["ct/1", "ct/2"],
         "version_id": ["v-ct/1", "v-ct/2"],
-        "size": [len(view.objects["ct/1"]), len(view.objects["ct/2"])],  # type: ignore[arg-type]  # bytes both
-        "event_time": [pd.Timestamp(T0, unit="ms", tz="UTC")] * 2,
-        "outcome": ["ok", "ok"],
-        "error": [None, None],
+        "size": [len(objects["ct/1"]), len(objects["ct/2"])],
+        "event_time": [pd.Timestamp(T0 + 10_000, unit="ms", tz="UTC")] * 2,
         "Modality": ["MR", "CT"],
         "PatientSex": ["M", "F"],
         "PatientAge": ["063Y", "018M"],
@@ -77,11 +70,12 @@ def test_each_object_has_a_row_with_what_its_header_says() -> None:
     }
 
 
-def test_what_happens_to_one_object_is_in_its_row_and_the_rest_are_read() -> None:
-    view = FakeView(
+def test_what_happens_to_one_object_is_in_its_row_and_the_rest_are_read(
+    view_of: Callable[..., View],
+) -> None:
+    view = view_of(
         {
             "archived": VersionArchived("in GLACIER; restore it", "archived", "v"),
-            "broken": RuntimeError("Doe^Jane"),
             "denied": PermissionMissing("allow s3:GetObjectVersion", "s3:GetObjectVersion"),
             "empty": b"",
             "good": dicom(Modality="CT"),
@@ -90,10 +84,9 @@ def test_what_happens_to_one_object_is_in_its_row_and_the_rest_are_read() -> Non
             "torn": dicom(Modality="CT", pixels=False)[:-1],
         }
     )
-    found = metadata_frame(view, columns=ASKED).set_index("key")
+    found = view.metadata().set_index("key")
     assert found["outcome"].to_dict() == {
         "archived": "archived",
-        "broken": "failed",
         "denied": "failed",
         "empty": "not_matched",
         "good": "ok",
@@ -102,16 +95,22 @@ def test_what_happens_to_one_object_is_in_its_row_and_the_rest_are_read() -> Non
         "torn": "partial",
     }
     assert found["error"].dropna().to_dict() == {
-        "archived": "in GLACIER; restore it",
-        "broken": "RuntimeError while reading",
+        "archived": "the version is in an archived storage class",
         "denied": "permission-missing: allow s3:GetObjectVersion",
-        "gone": "removed by a lifecycle rule",
+        "gone": "S3 no longer has this version",
         "torn": "an element claims more bytes than the object has",
     }
     assert found["Modality"].dropna().to_dict() == {"good": "CT"}
 
 
-def test_columns_have_the_same_types_for_one_file_and_none_and_nothing_but_nulls() -> None:
+def test_an_outage_is_no_row(view_of: Callable[..., View]) -> None:
+    with pytest.raises(Unreachable, match="S3 does not answer"):
+        view_of({"a": dicom(), "b": Unreachable("S3 does not answer.")}).metadata()
+
+
+def test_columns_have_the_same_types_for_one_file_and_none_and_nothing_but_nulls(
+    view_of: Callable[..., View],
+) -> None:
     asked = [
         *ASKED,
         "StudyDate",
@@ -121,11 +120,8 @@ def test_columns_have_the_same_types_for_one_file_and_none_and_nothing_but_nulls
         "Rows",
         "InstanceNumber",
     ]
-    full = metadata_frame(
-        FakeView({"a": dicom(StudyDate="20261120", Rows=2, PixelSpacing=[1, 2])}), columns=asked
-    )
-    nulls = metadata_frame(FakeView({"a": b"no DICOM"}), columns=asked)
-    none = metadata_frame(FakeView({}), columns=asked)
+    view = view_of({"a": dicom(StudyDate="20261120", Rows=2, PixelSpacing=[1, 2]), "b": b"no DICOM"})
+    full, nulls, none = (view.select(keys).metadata(columns=asked) for keys in (["a"], ["b"], []))
     assert full.dtypes.to_dict() == nulls.dtypes.to_dict() == none.dtypes.to_dict()
     assert full.dtypes["StudyDate"] == pd.ArrowDtype(pa.date32())
     assert full.dtypes["Rows"] == pd.ArrowDtype(pa.int64())
@@ -133,119 +129,77 @@ def test_columns_have_the_same_types_for_one_file_and_none_and_nothing_but_nulls
     assert (len(none), list(none.columns)) == (0, list(full.columns))
 
 
-def test_the_frame_answers_questions_as_pandas_does() -> None:
+def test_the_frame_answers_questions_as_pandas_does(view_of: Callable[..., View]) -> None:
     ages = ["010Y", "020Y", "", "040Y"]
-    view = FakeView(
+    view = view_of(
         {f"{i}": dicom(Modality="CT" if i else "MR", PatientAge=age) for i, age in enumerate(ages)}
     )
-    found = metadata_frame(view, columns=ASKED)
+    found = view.metadata(columns=ASKED)
     assert found["PatientAgeYears"].mean() == pytest.approx(70 / 3)
     assert found[found["PatientAgeYears"] > 15]["key"].tolist() == ["1", "3"]
     assert found.groupby("Modality")["PatientAgeYears"].max().to_dict() == {"CT": 40.0, "MR": 10.0}
 
 
-def test_only_keys_below_the_prefix_are_read() -> None:
-    view = FakeView({key: dicom(Modality="CT") for key in ("ct/1", "ct/2", "mr/1")})
-    assert metadata_frame(view, columns=ASKED, prefix="ct/")["key"].tolist() == ["ct/1", "ct/2"]
-    assert {key for key, _, _ in view.read} == {"ct/1", "ct/2"}
+def test_rows_keep_the_order_of_keys_whoever_is_done_first(
+    view_of: Callable[..., View], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"{i:02}" for i in range(40)]
+    view = view_of({key: dicom(Modality="CT") for key in keys})
+    first_may_end, read = threading.Event(), Engine.read
+
+    def slow(engine: Engine, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
+        if version.key == "00":
+            assert first_may_end.wait(20)
+        elif version.key == "03":
+            first_may_end.set()
+        return read(engine, bucket, version, start, end)
+
+    monkeypatch.setattr(Engine, "read", slow)
+    assert view.metadata(columns=["Modality"], workers=2)["key"].tolist() == keys
 
 
-def test_rows_keep_the_order_of_keys_whoever_is_done_first() -> None:
-    first_may_end = threading.Event()
-
-    class Slow(FakeView):
-        def read_range(self, key: str, start: int, end: int) -> bytes:
-            if key == "0":
-                assert first_may_end.wait(20)
-            elif key == "3":
-                first_may_end.set()
-            return super().read_range(key, start, end)
-
-    view = Slow({str(i): dicom(Modality="CT") for i in range(8)})
-    assert metadata_frame(view, columns=["Modality"], workers=2)["key"].tolist() == list("01234567")
-
-
-def test_no_more_objects_are_begun_than_the_workers_need() -> None:
-    view = FakeView({f"{i:03}": dicom(Modality="CT") for i in range(100)})
-    rows = frame._rows(view, extractor_factory("dicom")(["Modality"]), "", workers=2)
-    next(rows)
-    rows.close()  # type: ignore[attr-defined]  # it is a generator
-    assert len({key for key, _, _ in view.read}) <= 8
-
-
-def test_many_rows_make_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame, "_BATCH_ROWS", 3)
-    view = FakeView({str(i): dicom(Modality="CT") for i in range(8)})
-    assert metadata_table(view, columns=["Modality"])["key"].to_pylist() == list("01234567")
-
-
-def test_the_frame_names_its_view_and_what_identifies_someone() -> None:
-    found = metadata_frame(FakeView({}), columns=[*ASKED, "PatientID"])
-    assert found.attrs == {
-        "reference": "snap://scans@2026-11-20T09:00:00.000Z~7/",
-        "identifying": ["PatientSex", "PatientAge", "PatientAgeYears", "PatientID"],
-    }
-
-
-def test_every_column_of_the_table_says_whether_it_identifies_someone() -> None:
-    schema = metadata_table(FakeView({})).schema
-    assert all(field.metadata[b"identifying"] in {b"true", b"false"} for field in schema)
-
-
-def test_a_slice_that_shows_a_key_twice_is_refused() -> None:
-    class Twice(FakeView):
-        def items(self) -> list[tuple[str, ObjectVersion]]:
-            return [("a", self.version("a"))] * 2
-
-    with pytest.raises(UsageError, match="'a' more than once"):
-        metadata_frame(Twice({"a": b""}))
-
-
-def test_no_workers_are_refused() -> None:
-    with pytest.raises(UsageError, match="at least 1"):
-        metadata_frame(FakeView({}), workers=0)
-
-
-def test_an_unknown_column_is_refused_before_anything_is_read() -> None:
-    view = FakeView({"a": dicom()})
-    with pytest.raises(UsageError, match="did you mean 'PatientSex'"):
-        metadata_frame(view, columns=["PatientSx"])
-    assert view.read == []
+def test_every_column_of_the_table_says_whether_it_identifies_someone(view_of: Callable[..., View]) -> None:
+    schema = view_of({}).metadata_table().schema
+    own = [field for field in schema if field.name in DicomExtractor().schema.names]
+    assert len(own) > 50
+    assert all(field.metadata[b"identifying"] in {b"true", b"false"} for field in own)
+    assert view_of({}).metadata(columns=[*ASKED, "PatientID"]).attrs["identifying"] == [
+        "PatientSex",
+        "PatientAge",
+        "PatientAgeYears",
+        "PatientID",
+    ]
 
 
 def test_a_past_view_gives_the_metadata_of_its_own_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = dicom(Modality="CT", PatientAge="063Y"), dicom(Modality="MR", PatientAge="064Y")
+    versions = {"v1": dicom(PatientAge="063Y"), "v2": dicom(PatientAge="064Y")}
     engine = engine_at(tmp_path / "log.db")
     enable(engine)
     record(
         engine,
-        [event("scan", "v1", 10, size=len(old)), event("scan", "v2", 20, size=len(new))],
+        [event("scan", v, 10 * n + 10, size=len(held)) for n, (v, held) in enumerate(versions.items())],
     )
-    serve(monkeypatch, engine, {"v1": old, "v2": new})
+    monkeypatch.setattr(
+        Engine, "read", lambda _, __, version, start, end: versions[version.version_id][start:end]
+    )
     before, after = engine.view("scans", T0 + 15_000), engine.view("scans", T0 + 25_000)
     assert before.metadata(columns=ASKED)["PatientAge"].tolist() == ["063Y"]
     assert after.metadata(columns=ASKED)["PatientAge"].tolist() == ["064Y"]
-    assert before.metadata(columns=ASKED).attrs["reference"] == str(before)
-
-
-def serve(monkeypatch: pytest.MonkeyPatch, engine: Engine, versions: dict[str, bytes]) -> None:
-    """Have the engine read these bytes where it would ask S3."""
-
-    def read(_bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
-        return versions[version.version_id][start:end]
-
-    monkeypatch.setattr(engine, "read", read)
 
 
 @pytest.mark.parametrize("name", ["dicom", "images", "nifti", "object", "parquet"])
-def test_every_extractor_gives_frames_whose_types_do_not_depend_on_the_objects(name: str) -> None:
-    objects: dict[str, bytes | Exception] = {"a": dicom(Modality="CT"), "b": b"GIF89a" + bytes(30), "c": b""}
-    some, none = metadata_frame(FakeView(objects), name), metadata_frame(FakeView({}), name)
+def test_every_extractor_gives_frames_whose_types_do_not_depend_on_the_objects(
+    view_of: Callable[..., View], name: str
+) -> None:
+    view = view_of({"a": dicom(Modality="CT"), "b": b"GIF89a" + bytes(30), "c": b""})
+    some, none = view.metadata(name), view.select([]).metadata(name)
     assert len(some) == 3
     assert some.dtypes.to_dict() == none.dtypes.to_dict()
     assert set(some["outcome"]) <= {"ok", "failed", "not_matched"}
+    if name == "object":
+        assert some["ContentType"].tolist() == ["a/b"] * 3
 
 
 # The registry
@@ -258,6 +212,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *offers: tuple[str, str]) -> None:
 
 BROKEN = ("broken", "no_such_module_at_all:Extractor")
 DICOM = ("dicom", "metadata_extractors.dicom:DicomExtractor")
+NONE = ("frame", "metadata_extractors.frame:metadata_frame")
 
 
 def test_a_broken_extractor_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +225,7 @@ def test_a_broken_extractor_does_not_disturb_who_asks_for_another(monkeypatch: p
     offer(monkeypatch, BROKEN, DICOM)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(metadata_frame(FakeView({}))) == 0
+        assert extractor_factory("dicom")(["Modality"]).schema.names == ["Modality"]
 
 
 def test_a_broken_extractor_asked_for_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +242,7 @@ def test_without_pydicom_the_error_says_what_to_install(monkeypatch: pytest.Monk
 
 
 def test_an_extractor_that_cannot_be_made_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    offer(monkeypatch, DICOM, ("frame", "metadata_extractors.frame:metadata_frame"))
+    offer(monkeypatch, DICOM, NONE)
     with pytest.warns(UserWarning, match="'frame' .* cannot be loaded"):
         assert list(make_extractors({"dicom": ["Modality"]})) == ["dicom"]
 
@@ -327,13 +282,13 @@ def test_an_extractor_must_say_of_each_column_what_it_is(field: pa.Field, says: 
 
 def test_an_unknown_extractor_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError, match=r"no extractor 'jpeg'\. Installed: dicom, images, nifti, "):
-        metadata_frame(FakeView({}), "jpeg")
+        extractor_factory("jpeg")
 
 
 def test_extractors_come_in_the_order_of_their_names_whatever_the_order_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    offers = [("b", DICOM[1]), ("a", DICOM[1]), ("a", "metadata_extractors.frame:metadata_frame")]
+    offers = [("b", DICOM[1]), ("a", DICOM[1]), ("a", NONE[1])]
     loaded: list[dict[str, Callable[..., Any]]] = []
     for order in (offers, offers[::-1]):
         offer(monkeypatch, *order)

@@ -41,6 +41,7 @@ def test_the_public_names_are_these() -> None:
         "SnapshotRef",
         "View",
         "metadata",
+        "metadata_table",
         "open_ref",
         "slice",
         "view",

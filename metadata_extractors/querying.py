@@ -1,0 +1,230 @@
+"""A condition over a view's rows of metadata: DuckDB reads the archive's files itself, the rest is streamed.
+
+The files hold the whole bucket as a checkpoint saw it. What has changed since is left out of them by its key,
+and comes from the log: so an answer costs a scan of the files, and what changed, and never the history.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from metadata_extractors.closed_duckdb import (
+    arrow_table,
+    closed_connection,
+    literal,
+    quoted,
+    run_failure,
+    the_duckdb,
+)
+from metadata_extractors.selecting import Asked, Tally
+from snapengine.archive.planning import keys_below
+from snapengine.bulkfold import VIEW_SCHEMA
+from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BadData, SnapEngineError, UsageError
+from snapengine.view_rows import Joined
+
+if TYPE_CHECKING:
+    import duckdb
+
+_BATCH_ROWS: Final = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which objects are meant, of those that are read."""
+
+    prefixes: tuple[str, ...] = ()
+    """All of them begin the key."""
+    since: int | None = None
+    """Only versions of this instant or later (UTC milliseconds), as a slice shows."""
+    keys: pa.Array[Any] | None = None
+    """Only these, as a narrowed view shows."""
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows that are meant."""
+        for prefix in self.prefixes:
+            batch = batch.filter(pc.starts_with(batch["key"], pattern=prefix))
+        if self.since is not None:
+            batch = batch.filter(pc.greater_equal(batch["event_time"].cast(pa.int64()), self.since))
+        if self.keys is not None:
+            batch = batch.filter(pc.is_in(batch["key"], value_set=self.keys))
+        return batch
+
+    def sql(self) -> list[str]:
+        """The same, but for the keys, over files."""
+        found = []
+        for keys in map(keys_below, self.prefixes):
+            found.append(f"f.key >= {literal(keys.first)}")
+            found += [] if keys.after is None else [f"f.key < {literal(keys.after)}"]
+        if self.since is not None:
+            found.append(f"epoch_ms(f.event_time) >= {self.since}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a query may use; see `closed_connection`."""
+
+    memory: str = "512MiB"
+    threads: int | None = None
+    temporary: Path | None = None
+
+
+def query(
+    joined: Joined,
+    known: pa.Schema,
+    asked: Asked,
+    columns: Sequence[str],
+    scope: Scope,
+    means: Means,
+    *,
+    without: list[pa.RecordBatch] | None = None,
+) -> Tally:
+    """All of the view's objects that are meant, judged and counted.
+
+    `known` are all columns that may be named, `columns` those that the answer is made of. The view's rows of
+    objects without metadata go to `without`. Raises `UsageError` for a condition that cannot be worked out,
+    `ArchiveDamaged`, and what reading a view raises.
+    """
+    names = [*columns, *asked.condition.columns, "outcome", "key", "event_time"]
+    names += VIEW_SCHEMA.names if without is not None else []
+    shape = pa.schema([known.field(name).with_nullable(True) for name in dict.fromkeys(names)])
+    tally = Tally(asked)
+    with ThreadPoolExecutor(1, thread_name_prefix="snapengine-verify") as pool:
+        verified = pool.submit(joined.verify, shape.names)
+        try:
+            if joined.files:
+                _over_files(joined, shape, columns, scope, means, tally, without)
+            meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
+            tally.judge((batch for batch in meant if batch.num_rows), without)
+        except SnapEngineError:
+            verified.result()  # what a damaged file seems to say is no error of the caller's
+            raise
+        verified.result()
+    return tally
+
+
+def shaped(batch: pa.RecordBatch, shape: pa.Schema) -> pa.RecordBatch:
+    """The columns of `shape`; those that the batch lacks are null. Raises `BadData` for another type."""
+    for field in shape:
+        if field.name in batch.schema.names and (found := batch.schema.field(field.name).type) != field.type:
+            raise BadData(f"The column {field.name} of the metadata is {found}, and not {field.type}.")
+    columns = [
+        batch[field.name] if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+        for field in shape
+    ]
+    return pa.record_batch(columns, schema=shape)
+
+
+class _Files:
+    """The rows of files that are meant, as a relation for DuckDB."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        joined: Joined,
+        paths: list[str],
+        shape: pa.Schema,
+        scope: Scope,
+    ) -> None:
+        self.connection = connection
+        self.shape = shape
+        stored = _stored_schemas(paths, shape)
+        connection.register("shape", shape.empty_table())
+        listed = ", ".join(
+            f"f.{quoted(name)}" if name in stored else f"(SELECT {quoted(name)} FROM shape) AS {quoted(name)}"  # noqa: S608  # NULL, of the right type
+            for name in shape.names
+        )
+        by_name = ", union_by_name = true" if len(paths) > 1 else ""
+        source = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false{by_name}) AS f"
+        if len(joined.changed):
+            changed = pa.table({"key": pa.array(joined.changed, pa.string())})
+            connection.register("changed", changed)
+            source += " ANTI JOIN changed ON f.key = changed.key"
+        if scope.keys is not None:
+            connection.register("chosen", pa.table({"key": scope.keys}))
+            source += " SEMI JOIN chosen ON f.key = chosen.key"
+        where = " AND ".join(scope.sql()) or "true"
+        self.relation = f"(SELECT {listed} FROM {source} WHERE {where})"  # noqa: S608  # names are quoted
+
+    def table(self, columns: Sequence[str], where: str) -> pa.Table:
+        return arrow_table(self.connection, self._select(columns, where))
+
+    def batches(self, where: str) -> Iterator[pa.RecordBatch]:
+        relation: Any = self.connection.sql(self._select(self.shape.names, where))
+        for batch in relation.to_arrow_reader(_BATCH_ROWS):
+            yield batch.cast(self.shape)
+
+    def _select(self, columns: Sequence[str], where: str) -> str:
+        names = ", ".join(map(quoted, columns))
+        return f"SELECT {names} FROM {self.relation} WHERE (\n{where}\n)"  # noqa: S608  # names are quoted, the condition was checked
+
+
+def _over_files(
+    joined: Joined,
+    shape: pa.Schema,
+    columns: Sequence[str],
+    scope: Scope,
+    means: Means,
+    tally: Tally,
+    without: list[pa.RecordBatch] | None,
+) -> None:
+    """A condition in SQL costs two scans: one of the columns that it uses, which counts, and one that skips
+    what it rules out. Any other is judged batch by batch."""
+    paths = [_local(path) for path in joined.files]
+    asked = tally.asked
+    text = asked.condition.sql
+    with closed_connection(paths, means.threads, means.memory, means.temporary) as connection:
+        try:
+            files = _Files(connection, joined, paths, shape, scope)
+            if text is None or asked.transformed_first:
+                tally.judge(files.batches("true"), without)
+                return
+            judged = f"SELECT outcome, (\n{text}\n) AS verdict, count(*) FROM {files.relation} GROUP BY ALL"  # noqa: S608  # the condition was checked
+            groups = connection.execute(judged).fetchall()
+            rows = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)")
+            tally.add(groups, rows.cast(pa.schema([shape.field(name) for name in columns])))
+            if without is not None and any(outcome is None for outcome, _, _ in groups):
+                without += files.batches("outcome IS NULL")
+        except the_duckdb().Error as error:
+            if isinstance(error, the_duckdb().IOException) or "arquet" in str(error):
+                raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
+            raise run_failure(error) from None
+
+
+def _local(path: Path) -> str:
+    """The path, if it is that of one file only for DuckDB."""
+    if re.search(r"[*?\[]", str(path)):
+        raise UsageError(
+            f"{path} would be read as a pattern of many files. Set SNAPENGINE_CACHE (or TMPDIR) to a folder "
+            "without *, ? and [ in its name."
+        )
+    return str(path)
+
+
+def _stored_schemas(paths: Sequence[str], shape: pa.Schema) -> set[str]:
+    """The names of the columns that some file has. Raises `BadData` where one is of another type."""
+    names: set[str] = set()
+    for path in paths:
+        try:
+            stored = pq.read_schema(path)
+        except FileNotFoundError:
+            raise ArchiveFileMissing(f"The metadata file {path} is not there.") from None
+        except (pa.ArrowException, OSError) as error:
+            raise ArchiveDamaged(
+                f"The metadata file {path} cannot be read ({type(error).__name__})."
+            ) from None
+        for field in shape:
+            if field.name in stored.names and stored.field(field.name).type != field.type:
+                found = stored.field(field.name).type
+                raise BadData(f"{path} has {found} in its column {field.name}, and not {field.type}.")
+        names.update(stored.names)
+    return names
