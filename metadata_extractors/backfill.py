@@ -32,7 +32,7 @@ CUT_EVERY: Final = 5.0
 AHEAD: Final = 8
 """Objects begun for each process before their rows are kept."""
 
-HOPELESS: Final = 100
+HOPELESS: Final = 1_000
 """Objects that may be refused before any is read; then it is the role, and no object."""
 
 
@@ -54,8 +54,9 @@ class Report:
     epoch: int = 0
     """The one that covers what was stored."""
 
-    def tried(self) -> int:
-        return self.looked_at - self.had_rows - self.untried.total()
+    def hopeless(self) -> bool:
+        """So many were refused, and none was read."""
+        return self.untried.total() >= HOPELESS and not any(self.outcomes.values())
 
 
 async def backfill(
@@ -78,7 +79,41 @@ async def backfill(
     another. Raises `UsageError` for extractors that there are not, and `TryAgain` or `Refused` where S3 or
     the table is away for longer than a minute, or refuses everything.
     """
-    config = await asyncio.to_thread(engine.store.config, bucket)
+    names = await asyncio.to_thread(_names, engine, bucket, extractors)
+    try:
+        async with (
+            engine.log() as store,
+            children(engine, engine.clock, processes, limits) as (workers, pool),
+        ):
+            faces = await asyncio.get_running_loop().run_in_executor(pool, workers.faces, names)
+            cutter = EpochCutter(store, bucket, engine.clock)
+            await cutter.cut()  # for what a run left that was stopped
+            view = await asyncio.to_thread(engine.view, bucket, at, prefix=prefix)
+            report = Report(view.reference, {each: faces[each].version for each in names})
+            counts = _Counts(report)
+            rows = RowWriter(store, name, engine.clock)
+            async with RowKeeper(rows, _Cutting(cutter).cover, counts, patience=PATIENCE) as keeper:
+                wanted = Wanted(engine.store.config, workers, pool)
+                work = Work(
+                    workers,
+                    pool,
+                    processes,
+                    wanted,
+                    keeper,
+                    counts,
+                    patience=PATIENCE,
+                    outages=(TryAgain,),
+                )
+                await _all(engine, view, work, report, processes * AHEAD, again=again, progress=progress)
+            report.epoch = (await cutter.cut()).number
+            progress(view, report)
+            return report
+    except ExceptionGroup as failures:
+        raise plain(failures) from failures
+
+
+def _names(engine: Engine, bucket: str, extractors: Sequence[str]) -> tuple[str, ...]:
+    config = engine.store.config(bucket)
     if config is None:
         raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
     names = tuple(dict.fromkeys(extractors or config.extractors))
@@ -87,29 +122,7 @@ async def backfill(
             f"Bucket {bucket} has no extractors. Name one with `--extractor`, or have all new versions "
             f"extracted: `snapengine enable-bucket {bucket} --extract NAME,...`."
         )
-    async with engine.log() as store, children(engine, engine.clock, processes, limits) as (workers, pool):
-        faces = await asyncio.get_running_loop().run_in_executor(pool, workers.faces, names)
-        cutter = EpochCutter(store, bucket, engine.clock)
-        await cutter.cut()  # for what a run left that was stopped
-        view = await asyncio.to_thread(engine.view, bucket, at, prefix=prefix)
-        report = Report(view.reference, {each: faces[each].version for each in names})
-        counts = _Counts(report)
-        rows = RowWriter(store, name, engine.clock)
-        async with RowKeeper(rows, _Cutting(cutter).cover, counts, patience=PATIENCE) as keeper:
-            work = Work(
-                workers,
-                pool,
-                processes,
-                Wanted(engine.store.config, workers, pool),
-                keeper,
-                counts,
-                patience=PATIENCE,
-                outages=(TryAgain,),
-            )
-            await _all(engine, view, work, report, processes * AHEAD, again=again, progress=progress)
-        report.epoch = (await cutter.cut()).number
-        progress(view, report)
-    return report
+    return names
 
 
 async def _all(
@@ -130,28 +143,23 @@ async def _all(
             await work.object(task_of(view.bucket, version), names)
         except (Refused, NotFound) as error:
             report.untried[error.code] += 1
-            if isinstance(error, BucketUnknown) or (
-                report.untried.total() >= HOPELESS and not report.tried()
-            ):
+            if isinstance(error, BucketUnknown) or report.hopeless():
                 raise
         finally:
             places.release()
         progress(view, report)
 
     found = lacking(engine, view, report.versions, again=again)
-    try:
-        async with asyncio.TaskGroup() as group:
-            while (some := await asyncio.to_thread(next, found, None)) is not None:
-                for version, names in some:
-                    report.looked_at += 1
-                    if not names:
-                        report.had_rows += 1
-                        continue
-                    await places.acquire()
-                    group.create_task(one(version, names))
-                progress(view, report)
-    except ExceptionGroup as failures:
-        raise plain(failures) from failures
+    async with asyncio.TaskGroup() as group:
+        while (some := await asyncio.to_thread(next, found, None)) is not None:
+            for version, names in some:
+                report.looked_at += 1
+                if not names:
+                    report.had_rows += 1
+                    continue
+                await places.acquire()
+                group.create_task(one(version, names))
+            progress(view, report)
 
 
 def task_of(bucket: str, version: ObjectVersion) -> Task:

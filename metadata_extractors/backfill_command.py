@@ -70,7 +70,7 @@ def extract(
             def show(view: View, report: Report) -> None:
                 if display is not None and task is not None:
                     total = max(view.bound(), report.looked_at)
-                    display.update(task, total=total, completed=report.had_rows + report.tried())
+                    display.update(task, total=total, completed=report.looked_at)
 
             report = asyncio.run(
                 backfill(
