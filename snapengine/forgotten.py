@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from snapengine.errors import IdentifyingRefused, LogDamaged, SchemaTooNew
-from snapengine.metadata_codec import Decoded, decode, without
+from snapengine.metadata_codec import Decoded, compacted, decode, without
 from snapengine.metadata_rows import identifying_names, metadata_log
 from snapengine.model import NULL_VERSION, LogEntry
 from snapengine.ports import Clock, LogStore
@@ -112,11 +112,11 @@ class Forgotten:
         return pa.chunked_array([found])
 
     def left(self, rows: pa.Table) -> pa.Table:
-        """The rows that are not forgotten."""
+        """The rows that are not forgotten, and nothing of others."""
         if not self.units:
             return rows
         mask = self.mask(rows)
-        return rows.filter(pc.invert(mask)) if pc.any(mask).as_py() else rows
+        return compacted(rows.filter(pc.invert(mask))) if pc.any(mask).as_py() else rows
 
 
 # Kept in the log
@@ -192,18 +192,20 @@ def _entry(bucket: str, number: int, nonce: str, action: Action, units: Sequence
 # Taken out of the log of rows
 
 
-async def forget_in_entry(store: LogStore, entry: LogEntry, forgotten: Forgotten) -> int:
+async def forget_in_entry(
+    store: LogStore, entry: LogEntry, forgotten: Forgotten, *, parts: bool = True
+) -> int:
     """Take forgotten rows out of an entry of the log of rows, its identifying part first; how many.
 
     Safe to repeat from any point: in between the part has fewer rows than the entry, and only those that both
-    have count. Where the part may not be touched, the entry's own rows go.
+    have count. Where the part may not be touched, the entry's own rows go; without `parts` nobody tries.
     """
     if entry.form != "metadata" or not forgotten.units:
         return 0
     found = decode(entry.payload)
     if not pc.any(forgotten.mask(found.table)).as_py():
         return 0
-    if identifying_names(found.schema):
+    if parts and identifying_names(found.schema):
         with suppress(IdentifyingRefused):  # the next erasure goes through all parts that there are
             await _forget_in_part(store, entry, forgotten)
     payload, rows = without(entry.payload, forgotten.mask)

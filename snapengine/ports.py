@@ -206,6 +206,11 @@ class Registry(Protocol):
         """Whether there was one."""
         ...
 
+    def scrub(self) -> list[str]:
+        """Have what was deleted or replaced leave the store's own files too, as far as it can; in words, what it
+        may still be found in."""
+        ...
+
     def append_audit(self, record: AuditRecord) -> None: ...
 
     def audit_log(self, since: int = 0) -> Iterable[AuditRecord]:

@@ -63,6 +63,11 @@ def registry(bucket: str) -> str:
     return f"{bucket}/registry.json"
 
 
+def forgotten(bucket: str) -> str:
+    """A copy of what the table knows to be forgotten."""
+    return f"{bucket}/forgotten.json"
+
+
 def owner(bucket: str, path: str) -> Kind | None:
     """What a file is part of. None for what is not the archive's own, and is left alone."""
     place, _, below = path.partition("/")

@@ -222,6 +222,14 @@ class SQLiteStore:
     def delete_snapshot(self, bucket: str, name: str) -> bool:
         return self._database.change("DELETE FROM snapshot WHERE bucket = ? AND name = ?", bucket, name)
 
+    def scrub(self) -> list[str]:
+        """Writes the whole file anew. Others may read meanwhile; who writes waits."""
+        self._run("VACUUM")
+        ((busy, _, _),) = self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            return [f"{self._database.path}-wal, as another process is reading: it is emptied when it ends"]
+        return []
+
     def append_audit(self, record: AuditRecord) -> None:
         self._run("INSERT INTO audit (time, body) VALUES (?, ?)", record.time, json.dumps(asdict(record)))
 
