@@ -184,11 +184,14 @@ def _decided(table: pa.Table, order: pa.Array[Any], first: Sequence[int], tied: 
     return [max(group, key=values.__getitem__) if len(group) > 1 else group.start for group in groups]
 
 
-def _values(rows: pa.Table) -> list[tuple[str, str]]:
-    """Each row's values in words, the identifying ones last, so that both tables choose the same row."""
+def _values(rows: pa.Table) -> list[tuple[str, ...]]:
+    """Each row's values in words, the identifying ones late, so that both tables choose the same row; and last
+    what joined rows do not have."""
     parts: list[list[str]] = []
-    for hidden in (False, True):
-        fields = sorted((f for f in rows.schema if _is_identifying(f) is hidden), key=lambda f: f.name)
+    version = [f for f in rows.schema if f.name in ("etag", "sequencer")]
+    others = sorted((f for f in rows.schema if f not in version), key=lambda f: f.name)
+    plain, hidden = ([f for f in others if _is_identifying(f) is which] for which in (False, True))
+    for fields in (plain, hidden, version):
         texts = [""] * rows.num_rows
         for field in fields:
             for place, value in enumerate(_exact(rows[field.name]).to_pylist()):

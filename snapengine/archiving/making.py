@@ -175,8 +175,10 @@ class Making:
         metadata = self._metadata.write(self._root, self._bucket, self._first, last.number, self._renew)
         files = (*observations, *metadata, self._epochs(last.number))
         self._sure(sum(f.rows for f in observations), got.rows, "observations")
-        for role in {f.role for f in metadata}:
-            self._sure(sum(f.rows for f in metadata if f.role == role), self._metadata.rows, role)
+        for extractor, gathered in self._metadata.by_extractor().items():
+            for role in {f.role for f in metadata if f.extractor == extractor} | {"rows"}:
+                held = sum(f.rows for f in metadata if f.role == role and f.extractor == extractor)
+                self._sure(held, gathered, f"{role} of extractor {extractor}")
         self._check(files)
         return Segment(
             first=self._first,

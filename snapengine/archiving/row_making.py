@@ -69,6 +69,12 @@ class GatheredRows:
         if sum(sorter.waiting_bytes for sorter in sorters) >= RUN_BYTES:
             max(sorters, key=lambda sorter: sorter.waiting_bytes).spill()
 
+    def by_extractor(self) -> dict[str, int]:
+        """How many there are of each."""
+        return {
+            name: sum(sorter.rows for _, sorter in known.values()) for name, known in self._sorters.items()
+        }
+
     def write(self, root: Root, bucket: str, first: int, last: int, renew: Renew) -> list[ArchiveFile]:
         """The files of a segment of the epochs `[first, last]`, in the root."""
         files: list[ArchiveFile] = []

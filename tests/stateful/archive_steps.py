@@ -57,6 +57,9 @@ class MemoryRoot:
     def delete(self, path: str) -> None:
         self.files.pop(path, None)
 
+    def local(self, path: str) -> Path | None:
+        return None
+
 
 class SiteEngine(Engine):
     """An engine over a history's log, its archive in memory."""

@@ -22,7 +22,7 @@ from tests.servers import Endpoint
 from tests.stateful.archived import ArchivedHistory
 from tests.stateful.backends import Backend, dynamodb, sqlite
 from tests.stateful.checks import Checks
-from tests.stateful.history import histories_on
+from tests.stateful.history import History, histories_on
 
 LONG = os.environ.get("SNAPENGINE_TEST_LONG") == "1"
 """Read here, as each test starts with an environment of its own. A long run is another one every time; a
@@ -35,8 +35,11 @@ STEPS = 50
 Report = Callable[[str, object], None]
 
 
-def play(backend: Backend, histories: int, *, archived: bool = False) -> tuple[Counter[str], Counter[str]]:
-    """Play so many histories; returns the steps taken, by rule, and what was really checked, by promise."""
+def play(
+    backend: Backend, histories: int, *, kind: type[History] | None = None
+) -> tuple[Counter[str], Counter[str]]:
+    """Play so many histories (of that kind); returns the steps taken, by rule, and what was really checked,
+    by promise."""
     tally: Counter[str] = Counter()
     held: Counter[str] = Counter()
     profile = settings(
@@ -49,9 +52,7 @@ def play(backend: Backend, histories: int, *, archived: bool = False) -> tuple[C
         phases=[Phase.generate] if os.environ.get("NOSHRINK") else [Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(
-        histories_on(backend, tally, held, ArchivedHistory if archived else None), settings=profile
-    )
+    run_state_machine_as_test(histories_on(backend, tally, held, kind), settings=profile)
     return tally, held
 
 
@@ -93,7 +94,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_files")
 def test_on_sqlite_with_an_archive(record_property: Report) -> None:
     with sqlite() as backend:
-        tally, held = play(backend, 3000 if LONG else 240, archived=True)
+        tally, held = play(backend, 3000 if LONG else 240, kind=ArchivedHistory)
     say(record_property, tally, held)
     assert tally.total() >= (70_000 if LONG else 4_000)
     for work in ("checkpoints", "dropped checkpoints", "compactions", "let go"):
