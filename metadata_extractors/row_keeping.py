@@ -117,6 +117,8 @@ class RowKeeper:
                 self._flush(kind_of_rows)
             else:
                 batch.timer.cancel()
+                for item in batch.items:
+                    item.kept.cancel()
         await self._group.__aexit__(kind, error, tb)
 
     async def room(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from metadata_extractors.backfill import Report, backfill
 from metadata_extractors.limits import ExtractorSpec
+from snapengine.archiving.run import archive_bucket
 from snapengine.cli.main import run
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
@@ -29,6 +30,7 @@ from snapengine.errors import (
     UsageError,
 )
 from snapengine.model import ObjectVersion
+from snapengine.row_reading import joined
 from snapengine.settings import Settings
 from tests.dicom_files import dicom
 from tests.extract_house import Site
@@ -256,3 +258,32 @@ def stored_entries(site: Site) -> int:
             return sum(heads)
 
     return asyncio.run(ask())
+
+
+# From the archive
+
+
+def test_what_the_archive_has_rows_of_is_not_read_again(site: Site, tmp_path: Path) -> None:
+    hour = 3_600_000
+    ahead = site.engine.clock() + hour
+    settings = Settings(
+        store=site.engine.settings.store, archive=f"file://{tmp_path / 'archive'}", cache="off"
+    )
+    site.register(baseline_started=1, baseline_ended=1)
+    landed(site, *(f"ct/{number}" for number in range(6)), "mr/1")
+    extracted(site, prefix="ct/")
+    site.engine = Engine(settings, clock=lambda: ahead)  # a checkpoint is of five minutes ago
+    landed(site, "ct/last")
+    report = asyncio.run(archive_bucket(site.engine, site.bucket, checkpoint_now=True))
+    assert report.checkpoint
+    (checkpoint,) = site.engine.archive(site.bucket).checkpoints
+    assert "dicom" in checkpoint.extractors
+    landed(site, "ct/2", "new")
+    view, epoch = site.engine.view(site.bucket), site.engine.store.newest_epoch(site.bucket)
+    assert epoch
+    assert joined(site.engine, view.ref, epoch, "dicom", identifying=False).files
+    found = extracted(site)
+    assert (found.looked_at, found.had_rows) == (9, 5)
+    assert found.outcomes["dicom"] == {"ok": 4}
+    assert extracted(site, prefix="ct/").had_rows == 7
+    assert len(site.outcomes()) == 9
