@@ -207,8 +207,8 @@ class Registry(Protocol):
         ...
 
     def scrub(self) -> list[str]:
-        """Have what was deleted or replaced leave the store's own files too, as far as it can; in words, what it
-        may still be found in."""
+        """Have what was deleted or replaced leave the store's own files too, as far as it can; in words, what
+        it may still be found in."""
         ...
 
     def append_audit(self, record: AuditRecord) -> None: ...

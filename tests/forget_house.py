@@ -105,8 +105,8 @@ def _everything(house: House, folders: Sequence[Path]) -> Iterable[tuple[str, by
     if house.archive.startswith("s3://"):
         s3 = boto3.client("s3")
         name = house.archive[5:].partition("/")[0]
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
-            for one in page.get("Versions", []):
+        for listed in s3.get_paginator("list_object_versions").paginate(Bucket=name):
+            for one in listed.get("Versions", []):
                 body = s3.get_object(Bucket=name, Key=one["Key"], VersionId=one["VersionId"])["Body"].read()
                 yield from _unpacked(f"{one['Key']}@{one['VersionId']}", body)
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from snapengine.archive.manifest import Manifest, Segment, to_json
 from snapengine.archive_root import bucket_of, check_root, root_is_watched
+from snapengine.archiving.forget import restore_forgotten
 from snapengine.archiving.letting_go import begin_after
 from snapengine.archiving.registry import keep_registry
 from snapengine.archiving.salvage import Salvage, read_epochs, salvage
@@ -191,6 +192,7 @@ class _Rebuild:
         epoch = self._epoch()
         async with self._tools.log() as log:
             await self._stubs(log)
+            await restore_forgotten(self._tools, log, self._tools.root(self._url), self._bucket)
             written = await self._epochs(log)
             await asyncio.to_thread(self._registry)
             await self._put_epoch(log, epoch)

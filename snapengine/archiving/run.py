@@ -10,6 +10,7 @@ from snapengine.archive.manifest import Checkpoint, Segment
 from snapengine.archive.roots import Root
 from snapengine.archiving.checkpoints import checkpoint, drop_damaged
 from snapengine.archiving.compaction import compact
+from snapengine.archiving.forget import finish_forgetting
 from snapengine.archiving.leasing import Renew, at_work
 from snapengine.archiving.letting_go import LetGo, let_go, mark_what_left
 from snapengine.archiving.making import Show
@@ -83,6 +84,7 @@ async def archive_bucket(
     root = await asyncio.to_thread(prepared_root, tools, bucket)
     async with at_work(tools, bucket) as renew:
         await asyncio.to_thread(_claim, tools, root, bucket)
+        await finish_forgetting(tools, root, bucket, renew)
         if keep_days is not None:
             await asyncio.to_thread(_remember_days, tools, bucket, keep_days or None)
         made = await asyncio.to_thread(

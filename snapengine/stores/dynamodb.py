@@ -263,10 +263,11 @@ class DynamoDBStore:
         return "Attributes" in reply
 
     def scrub(self) -> list[str]:
-        return [
+        backups = (
             f"backups of {self._target}: those for point-in-time recovery for up to 35 days, those made on "
             "demand until they are deleted; its stream, where it has one, for 24 hours"
-        ]
+        )
+        return [backups]
 
     def append_audit(self, record: AuditRecord) -> None:
         self._put_if(codec.audit_item(record, token_hex(6)), None)
