@@ -89,6 +89,7 @@ def test_these_are_the_commands() -> None:
         "snapshot delete",
         "extract",
         "extract-worker",
+        "metadata",
         "worker",
     ]
 
