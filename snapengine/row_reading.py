@@ -25,7 +25,7 @@ from snapengine.archive.planning import Gap, KeyRange, keys_below, row_tail, til
 from snapengine.archive.row_files import RowSchema, members_of
 from snapengine.archive.windows import Reader
 from snapengine.errors import ArchiveFileMissing, UsageError
-from snapengine.metadata_rows import joined_schema, plain_schema
+from snapengine.metadata_rows import conform, joined_schema, plain_schema
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.ports import LogReader
 from snapengine.ranges import Fold, Reading, Sources, by_ranges
@@ -150,7 +150,8 @@ def _joined(sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for table in joined_ranges(sources, ref, epoch, wanted, checkpoint):
-            yield from table.cast(schema).to_batches(max_chunksize=65_536)
+            # Where a range has no row at all its table has no columns of the extractor's.
+            yield from conform(table, schema).to_batches(max_chunksize=65_536)
 
     nothing = pa.array([], pa.string())
     return Joined(joined_schema(known), schema, (), nothing, keys_below(ref.prefix), ref.start, batches)
