@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import inspect
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +19,25 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from snapengine import Engine, Settings
+from snapengine.archive.manifest import Segment, from_json
+from snapengine.archive.roots import FileRoot
+from snapengine.archiving import forget as forgetting
+from snapengine.archiving import forget_places, publishing, segments
 from snapengine.archiving.checking import check_archive
 from snapengine.archiving.forget import Asked, Done, allow_again, count, forget
 from snapengine.archiving.forget_files import Near
+from snapengine.archiving.leasing import at_work
+from snapengine.archiving.rebuild import finish, rebuild_table
+from snapengine.archiving.segments import make_segments
+from snapengine.errors import Busy
+from snapengine.forgotten import prefix_unit, version_unit
+from snapengine.metadata_codec import decode, encode
+from snapengine.metadata_rows import metadata_log
+from snapengine.stores.sqlite import SQLiteStore
+from snapengine.stores.sqlite_log import SQLiteLog
 from tests.archive_house import KEYS, House, dynamodb_house, play, sqlite_house
-from tests.forget_house import EXTRACTORS, Site, extract, units
+from tests.forget_house import EXTRACTORS, Site, extract, found, mark, rows_of, units
 from tests.seed import T0
 
 LAST = [(key, f"f-{key}") for key in KEYS]
@@ -127,3 +146,241 @@ def test_nothing_brings_back_what_is_forgotten_until_it_is_allowed_again(site: S
     assert joined(house, "dicom", NOW)["ct/03"]["outcome"] == "ok"
     run(house, Asked(units("ct/03")))
     assert site.left(("ct/03", "f-ct/03")) == []
+
+
+def test_a_prefix_a_version_and_a_null_version_are_forgotten_and_nothing_beside_them(tmp_path: Path) -> None:
+    site = Site(sqlite_house(tmp_path), (tmp_path,))
+    house = populated(site)
+    extract(house, 6000, [("mr/1", "null")], etag="one")
+    extract(house, 6000, [("mr/1", "null")], etag="two")
+    asked = [prefix_unit("日"), version_unit("ct/04", "e-ct/04", "e"), version_unit("mr/1", "null", "one")]
+    kept = joined(house, "dicom", NOW)
+    run(house, Asked(asked))
+    assert site.left(("日本/😀", "f-日本/😀"), ("日本/😀", "b-日本/😀"), ("ct/04", "e-ct/04")) == []
+    assert site.left(("ct/04", "f-ct/04"))
+    assert site.left(("ct/04", "b-ct/04"))
+    assert site.left(("mr/1", "null"))
+    now = joined(house, "dicom", NOW)
+    assert [key for key in now if now[key] != kept[key]] == ["日本/😀"]
+    left = asyncio.run(_rows_in_log(house))
+    assert [(row["version_id"], row["etag"]) for row in left if row["key"] == "mr/1"][-1] == ("null", "two")
+
+
+async def _rows_in_log(house: House) -> list[dict[str, Any]]:
+    engine = house.engine()
+    found: list[dict[str, Any]] = []
+    async with engine.log() as log:
+        name = metadata_log(house.bucket)
+        for stream in range(8):
+            for number in range(1, await log.head(name, stream) + 1):
+                entry = await log.get_entry(name, stream, number)
+                if entry is not None and entry.form == "metadata":
+                    found += decode(entry.payload).table.to_pylist()
+    return found
+
+
+def test_all_rows_can_be_forgotten_and_the_archive_goes_on(tmp_path: Path) -> None:
+    site = Site(sqlite_house(tmp_path), (tmp_path,))
+    house = populated(site)
+    before = house.answers(some=True)
+    run(house, Asked([prefix_unit("")]))
+    assert site.left(*LAST, *EARLIER) == []
+    assert {row["outcome"] for e in EXTRACTORS for row in joined(house, e, NOW).values()} == {None}
+    house.clock.now += 7_200_000
+    house.round(checkpoint_now=True)
+    asyncio.run(allow_again(house.engine(), house.bucket, [prefix_unit("")]))
+    extract(house, 20_000, LAST)
+    house.clock.now += 7_200_000
+    house.round(checkpoint_now=True)
+    assert {row["outcome"] for row in joined(house, "dicom", NOW).values()} == {"ok"}
+    after = house.answers()
+    assert {asked: after[asked] for asked in before} == before
+    assert not check_archive(house.engine(), house.bucket).damaged
+
+
+def test_orphans_old_copies_and_caches_are_gone_too(tmp_path: Path) -> None:
+    site = Site(sqlite_house(tmp_path), (tmp_path,))
+    house = populated(site)
+    gone = ("ct/03", "f-ct/03")
+    cache = tmp_path / "cache"
+    engine = Engine(Settings(store=house.store, archive=house.archive, cache=str(cache)), clock=house.clock)
+    for segment in engine.archive(house.bucket).segments:
+        for file in segment.files:
+            engine.files(house.bucket).read(file)
+    row_files = [f for s in engine.archive(house.bucket).segments for f in s.files if f.extractor]
+    sample = next(f for f in row_files if f.role == "identifying")
+    data = engine.root(house.archive).read(sample.path)
+    orphan = sample.path.replace("rows-", "rows-0000")
+    engine.root(house.archive).put_bytes(orphan, data)
+    asyncio.run(_lose_a_race(engine, house.bucket))
+    assert any("cache" in place for place in site.left(gone))
+
+    asyncio.run(forget(engine, house.bucket, Asked(units("ct/03"))))
+
+    assert site.left(gone) == []
+    assert engine.root(house.archive).size(orphan) is None
+    names = {file.path for s in house.manifests().segments for file in s.files}
+    for stored in house.root().paths(f"{house.bucket}/manifests/"):
+        manifest = from_json(house.root().read(stored.path).decode())
+        if isinstance(manifest, Segment):
+            assert {file.path for file in manifest.files} <= names
+
+
+async def _lose_a_race(engine: Engine, bucket: str) -> None:
+    """Identifying parts of an entry that lost its number, and of one that never came to be put."""
+    part = encode("dicom", rows_of([("ct/03", "f-ct/03")])).identifying
+    assert part is not None
+    async with engine.log() as log:
+        await log.put_identifying(bucket, 0, 1, "lost", part)
+        await log.put_identifying(bucket, 3, 77, "never", part)
+
+
+def test_a_rebuilt_table_knows_what_is_forgotten_and_has_no_row_of_it(tmp_path: Path) -> None:
+    site = Site(sqlite_house(tmp_path), (tmp_path / "root",))
+    house = populated(site)
+    house.clock.now += 7_200_000
+    house.round(checkpoint_now=True)
+    run(house, Asked(units("ct/03")))
+    run(house, Asked(units("late")))
+    expected = joined(house, "dicom", NOW)
+
+    again = replace(house, store=f"sqlite:///{tmp_path}/again.db")
+    engine = again.engine()
+    engine.store.create()
+    asyncio.run(rebuild_table(engine, house.bucket, house.archive, check=True))
+    asyncio.run(finish(engine, house.bucket, None))
+
+    assert joined(again, "dicom", NOW) == expected
+    extract(again, 30_000, [("ct/03", "f-ct/03"), ("late", "f-late"), ("ct/02", "f-ct/02")])
+    again.clock.now += 7_200_000
+    again.round(checkpoint_now=True)
+    assert joined(again, "dicom", NOW)["ct/03"]["outcome"] is None
+    gone = found(again, (tmp_path / "root",), mark("ct/03", "f-ct/03"), mark("late", "f-late"))
+    assert gone == []
+    run(again, Asked(units("ct/02")))
+    assert found(again, (tmp_path / "root",), mark("ct/02", "f-ct/02")) == []
+
+
+def test_a_segment_that_a_sleeping_archiver_committed_late_is_gone_through_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(sqlite_house(tmp_path), (tmp_path / "root",))
+    house = populated(site)
+    extract(house, 9000, [("ct/03", "f-ct/03")])
+    engine = house.engine()
+    committed = publishing.publish
+
+    def late(*given: Any) -> bool:
+        """All of a forgetting happens between the reading back of the files and the commit."""
+        monkeypatch.setattr(segments, "publish", committed)
+        monkeypatch.setattr(forgetting, "at_work", _no_lease)
+        monkeypatch.setattr(forget_places, "_is_ours", lambda *_: False)  # its files are not found in time
+        asyncio.run(forget(house.engine(), house.bucket, Asked(units("ct/03"))))
+        return committed(*given)
+
+    monkeypatch.setattr(segments, "publish", late)
+    make_segments(engine, house.root(), house.bucket)
+    monkeypatch.undo()
+    assert site.left(("ct/03", "f-ct/03"))
+    house.clock.now += 120_000
+    house.round()
+    assert site.left(("ct/03", "f-ct/03")) == []
+
+
+@asynccontextmanager
+async def _no_lease(*_: Any) -> AsyncIterator[Callable[[], None]]:
+    yield lambda: None
+
+
+def test_it_waits_for_an_archiver_and_says_so_where_it_lasts(tmp_path: Path) -> None:
+    house = populated(Site(sqlite_house(tmp_path)))
+
+    async def both() -> None:
+        async with at_work(house.engine(), house.bucket):
+            with pytest.raises(Busy):
+                await forget(house.engine(), house.bucket, Asked(units("ct/03")), wait=0)
+            waiting = asyncio.create_task(forget(house.engine(), house.bucket, None))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+        assert (await waiting).log.rows
+
+    asyncio.run(both())
+    assert found(house, (), mark("ct/03", "f-ct/03")) == []
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+STEPS: list[tuple[type[Any], str]] = [
+    *((SQLiteLog, name) for name in ("put_entry", "rewrite_entry", "put_identifying")),
+    *((SQLiteStore, name) for name in ("put_manifest", "delete_manifest", "save_progress", "scrub")),
+    *((FileRoot, name) for name in ("put", "put_bytes", "delete")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_at_any_step_answers_are_right_and_the_next_run_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, saved = tmp_path / "live", tmp_path / "saved"
+    live.mkdir()
+    site = Site(sqlite_house(live), (live,))
+    house = populated(site)
+    digest = house.engine().view(house.bucket, NOW).digest()
+    known = joined(house, "dicom", NOW)
+    shutil.copytree(live, saved)
+    step = 0
+    while True:
+        step += 1
+        with monkeypatch.context() as patch:
+            _kill_at(patch, step)
+            try:
+                run(house, Asked(units("ct/03", "late")))
+                break
+            except Killed:
+                pass
+        assert house.engine().view(house.bucket, NOW).digest() == digest
+        now = joined(house, "dicom", NOW)
+        assert {k: r for k, r in now.items() if r["outcome"]}.items() <= known.items()
+        assert now.keys() == known.keys()
+        assert all(now[key] == row for key, row in known.items() if key not in {"ct/03", "late"})
+        if step % 3 == 0:
+            house.clock.now += 600_000
+            house.round()
+        run(house, None if step % 2 and step > 4 else Asked(units("ct/03", "late")))
+        assert site.left(("ct/03", "f-ct/03"), ("late", "f-late"), ("ct/03", "b-ct/03")) == []
+        assert not check_archive(house.engine(), house.bucket).damaged
+        shutil.rmtree(live)
+        shutil.copytree(saved, live)
+    assert step > 20
+
+
+def _kill_at(patch: pytest.MonkeyPatch, wanted: int) -> None:
+    """End the process before the step of that number, or after it: odd ones before, even ones after."""
+    steps = itertools.count(1)
+
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            here = next(steps) == (wanted + 1) // 2
+            if here and wanted % 2:
+                raise Killed
+            result = function(*given, **options)
+            if here:
+                raise Killed
+            return result
+
+        async def call_async(*given: Any, **options: Any) -> Any:
+            here = next(steps) == (wanted + 1) // 2
+            if here and wanted % 2:
+                raise Killed
+            result = await function(*given, **options)
+            if here:
+                raise Killed
+            return result
+
+        return call_async if inspect.iscoroutinefunction(function) else call
+
+    for kind, name in STEPS:
+        patch.setattr(kind, name, dying(getattr(kind, name)))
