@@ -87,7 +87,8 @@ def refusing(wanted: Extracted) -> Iterator[None]:
         if not wanted.full:
             raise
         raise IdentifyingRefused(
-            f"The identifying columns of extractor {wanted.extractor} may not be read: {error}"
+            f"This role may not have the identifying columns of extractor {wanted.extractor}: files of the "
+            "archive are denied. Leave those columns out, or have it allowed."
         ) from error
 
 

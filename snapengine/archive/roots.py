@@ -14,7 +14,14 @@ from urllib.parse import quote, unquote
 from botocore.exceptions import BotoCoreError, ClientError
 
 from snapengine.aws_errors import code_of, translate, translated
-from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BadData, SnapEngineError, UsageError
+from snapengine.errors import (
+    ArchiveDamaged,
+    ArchiveFileMissing,
+    BadData,
+    PermissionMissing,
+    SnapEngineError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -257,7 +264,8 @@ def _sync(folder: Path) -> None:
 
 
 def _failed(what: str, name: str, error: OSError) -> SnapEngineError:
-    return SnapEngineError(f"{name} could not be {what}: {error.strerror or error}.")
+    kind = PermissionMissing if isinstance(error, PermissionError) else SnapEngineError
+    return kind(f"{name} could not be {what}: {error.strerror or error}.")
 
 
 class S3Root:
