@@ -86,6 +86,7 @@ class House:
     def __init__(self, cloud: DevCloud, guard: Guard, folder: Path) -> None:
         self.guard = guard
         self.folder = folder
+        self.place = ""
         self.clock = Clock(1_795_000_000_000)
         self.settings: dict[str, Any] = {"store": STORE, "archive": ROOT, "cache": "off"}
         guard.policies.update(ROLES)
