@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from metadata_extractors.extract_sink import Wanted, Work
+from metadata_extractors.extract_sink import Forgetting, Wanted, Work
 from metadata_extractors.extracting import Row, children
 from metadata_extractors.having_rows import lacking
 from metadata_extractors.limits import Limits
@@ -47,6 +47,8 @@ class Report:
     looked_at: int = 0
     had_rows: int = 0
     """Of these, how many had a row of every extractor in its version."""
+    forgotten: int = 0
+    """Of these, how many are forgotten, so that they are not read."""
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     """By extractor and outcome, the rows that were stored."""
     untried: Counter[str] = field(default_factory=Counter)
@@ -99,6 +101,7 @@ async def backfill(
                     pool,
                     processes,
                     wanted,
+                    Forgetting(store),
                     keeper,
                     counts,
                     patience=PATIENCE,
@@ -140,7 +143,8 @@ async def _all(
 
     async def one(version: ObjectVersion, names: Sequence[str]) -> None:
         try:
-            await work.object(task_of(view.bucket, version), names)
+            if not await work.object(task_of(view.bucket, version), names):
+                report.forgotten += 1
         except (Refused, NotFound) as error:
             report.untried[error.code] += 1
             if isinstance(error, BucketUnknown) or report.hopeless():

@@ -97,7 +97,8 @@ def extract(
 
 def _in_words(report: Report) -> str:
     rows = sum(outcomes.total() for outcomes in report.outcomes.values())
-    return f"{report.looked_at:,} objects, {report.had_rows:,} had rows, {rows:,} rows stored"
+    forgotten = f", {report.forgotten:,} are forgotten and not read" if report.forgotten else ""
+    return f"{report.looked_at:,} objects, {report.had_rows:,} had rows{forgotten}, {rows:,} rows stored"
 
 
 def _show(out: Output, report: Report) -> None:
@@ -110,6 +111,7 @@ def _show(out: Output, report: Report) -> None:
                 "epoch": report.epoch,
                 "objects": report.looked_at,
                 "had_rows": report.had_rows,
+                "forgotten": report.forgotten,
                 "extractors": {
                     name: {"version": version, "rows": dict(report.outcomes.get(name, {}))}
                     for name, version in report.versions.items()

@@ -17,14 +17,14 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
 from metadata_extractors.extract_metrics import ExtractMetrics
-from metadata_extractors.extract_sink import Wanted, Work
+from metadata_extractors.extract_sink import Forgetting, Wanted, Work
 from metadata_extractors.extracting import Extractors
 from metadata_extractors.limits import Limits
 from metadata_extractors.row_keeping import RowKeeper, keyless
 from snapengine.engine import Engine
 from snapengine.errors import MalformedMessage, UsageError
 from snapengine.extraction_tasks import parse_tasks
-from snapengine.log import Committed, RowWriter
+from snapengine.log import RowWriter
 from snapengine.ports import LogStore
 from snapengine.workers import logs
 from snapengine.workers.epochs import Epochs
@@ -112,16 +112,12 @@ class Environment:
         context: Context,
     ) -> None:
         epochs = Epochs(store, self._engine.clock, self._metrics)
-
-        async def cover(places: Sequence[Committed]) -> None:
-            epochs.note(places)
-            await epochs.cover(places[0].bucket.partition("#")[0])
-
         # No patience: SQS delivers again, with a pause of its own, and waiting here is paid for.
         rows = RowWriter(store, self._name, self._engine.clock)
-        async with RowKeeper(rows, cover, self._metrics, patience=0) as keeper:
+        async with RowKeeper(rows, epochs.covered, self._metrics, patience=0) as keeper:
             wanted = Wanted(self._engine.store.config, extractors, pool)
-            work = Work(extractors, pool, self._count, wanted, keeper, self._metrics, patience=0)
+            forgetting = Forgetting(store)
+            work = Work(extractors, pool, self._count, wanted, forgetting, keeper, self._metrics, patience=0)
             last_begun = self._loop.call_later(_seconds(context, BEGIN_RESERVE), work.ending.set)
             try:
                 await asyncio.gather(*(_one(work, record, done) for record in records))

@@ -18,7 +18,9 @@ from metadata_extractors.extracting import OUTAGES, Extractors, Row
 from metadata_extractors.row_keeping import Counts, RowKeeper, keyless
 from snapengine.errors import BucketNotEnabled, SnapEngineError, TryAgain, UsageError
 from snapengine.extraction_tasks import Task
+from snapengine.forgotten import Forgotten, read_forgotten
 from snapengine.model import BucketConfig
+from snapengine.ports import LogStore
 from snapengine.workers import logs
 from snapengine.workers.backoff import delays
 from snapengine.workers.consumer import Hand
@@ -31,7 +33,7 @@ FORBEARANCE: Final = 120.0
 is its own then, and no outage."""
 
 CONFIG_AGE: Final = 2.0
-"""Seconds for which a bucket's configuration is used again."""
+"""Seconds for which a bucket's configuration, and what is forgotten of it, is used again."""
 
 REFUSED_AGE: Final = 60.0
 """Seconds for which extractors that cannot be started are not tried again."""
@@ -87,6 +89,22 @@ class Wanted:
         self._started.add(names)
 
 
+class Forgetting:
+    """What is forgotten of each bucket, as of a moment ago. Whether a row is stored the log decides anew."""
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+        self._known: dict[str, tuple[float, Forgotten]] = {}
+
+    async def of(self, bucket: str) -> Forgotten:
+        asked = time.monotonic()
+        known = self._known.get(bucket)
+        if known is None or asked - known[0] > CONFIG_AGE:
+            found = await read_forgotten(self._store, bucket, known[1] if known else None)
+            known = self._known[bucket] = (asked, found)
+        return known[1]
+
+
 class Work:
     """What all queues of a worker share: extractors and their threads, the keeper of rows, the counts.
 
@@ -100,6 +118,7 @@ class Work:
         pool: ThreadPoolExecutor,
         count: int,
         wanted: Wanted,
+        forgetting: Forgetting,
         keeper: RowKeeper,
         counts: WorkCounts,
         *,
@@ -111,6 +130,7 @@ class Work:
         self._pool = pool
         self._threads = asyncio.Semaphore(count)
         self._wanted = wanted
+        self._forgetting = forgetting
         self._keeper = keeper
         self._counts = counts
         self._patience = patience
@@ -138,7 +158,11 @@ class Work:
         return failures
 
     async def object(self, task: Task, names: Sequence[str]) -> list[Row]:
-        """Extract one object and keep its rows. Raises what hinders either for too long."""
+        """Extract one object and keep its rows; of one that is forgotten there are none. Raises what hinders
+        either for too long."""
+        forgotten = await self._patiently(task.bucket, lambda: self._forgetting.of(task.bucket))
+        if forgotten.covers(task.key, task.version_id, task.etag):
+            return []
         rows = await self._patiently(task.bucket, lambda: self._extract(task, names))
         self._read_at[task.bucket] = time.monotonic()
         for row in rows:

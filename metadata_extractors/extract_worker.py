@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from metadata_extractors.extract_metrics import ExtractMetrics
-from metadata_extractors.extract_sink import ExtractSink, Wanted, Work
+from metadata_extractors.extract_sink import ExtractSink, Forgetting, Wanted, Work
 from metadata_extractors.extracting import Extractors, children
 from metadata_extractors.limits import Limits
 from metadata_extractors.row_keeping import RowKeeper
 from snapengine.engine import Engine
 from snapengine.errors import NotFound, SchemaTooNew, SnapEngineError, TryAgain
 from snapengine.extraction_tasks import Task, parse_tasks
-from snapengine.log import Committed, RowWriter
+from snapengine.log import RowWriter
 from snapengine.model import BucketConfig
 from snapengine.workers import logs
 from snapengine.workers.consumer import QueueConsumer
@@ -144,16 +144,11 @@ class ExtractWorker:
             await self._start_all(extractors, pool, wanted)
             epochs = Epochs(store, self._engine.clock, self.metrics)
             patience = ONCE_PATIENCE if options.once else math.inf
-
-            async def cover(places: Sequence[Committed]) -> None:
-                epochs.note(places)
-                await epochs.cover(places[0].bucket.partition("#")[0])
-
             rows = RowWriter(store, options.name, self._engine.clock)
             logs.info("started", name=options.name, store=self._engine.settings.store)
             async with (
                 epochs.kept(),
-                RowKeeper(rows, cover, self.metrics, patience=patience) as keeper,
+                RowKeeper(rows, epochs.covered, self.metrics, patience=patience) as keeper,
                 asyncio.TaskGroup() as group,
             ):
                 work = Work(
@@ -161,6 +156,7 @@ class ExtractWorker:
                     pool,
                     options.processes,
                     Wanted(self._engine.store.config, extractors, pool),
+                    Forgetting(store),
                     keeper,
                     self.metrics,
                     patience=patience,

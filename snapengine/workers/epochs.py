@@ -48,6 +48,12 @@ class Epochs:
             bucket.wanted[stream] = max(place.number, bucket.wanted.get(stream, 0))
             bucket.news.set()
 
+    async def covered(self, places: Sequence[Committed]) -> None:
+        """Return once an epoch has these entries: `note` and `cover`."""
+        self.note(places)
+        for name in {place.bucket.partition("#")[0] for place in places}:
+            await self.cover(name)
+
     def note_raised(self, name: str, caught_up: int) -> None:
         """A watermark, in UTC milliseconds, that an epoch is to carry: it is stored already."""
         bucket = self._of(name)

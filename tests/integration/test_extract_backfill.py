@@ -29,6 +29,7 @@ from snapengine.errors import (
     Unreachable,
     UsageError,
 )
+from snapengine.forgotten import key_unit, tell
 from snapengine.model import ObjectVersion
 from snapengine.row_reading import joined
 from snapengine.settings import Settings
@@ -144,6 +145,19 @@ def test_without_extractors_or_bucket_it_says_what_to_do(site: Site) -> None:
     site.bucket = "nobodys"
     with pytest.raises(BucketNotEnabled):
         extracted(site)
+
+
+def test_what_is_forgotten_is_counted_and_not_read(site: Site) -> None:
+    landed(site, "a", "b")
+
+    async def forget() -> None:
+        async with site.engine.log() as log:
+            await tell(log, site.bucket, "forget", [key_unit("b")], site.engine.clock)
+
+    asyncio.run(forget())
+    report = extracted(site)
+    assert (report.looked_at, report.forgotten) == (2, 1)
+    assert report.outcomes["dicom"] == {"ok": 1}
 
 
 class Refusing(Engine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from metadata_extractors.limits import ExtractorSpec, Limits
 from metadata_extractors.ranged import RangedReader, extract_from
 from snapengine.devcloud import DevCloud
 from snapengine.extraction_tasks import messages_of
+from snapengine.forgotten import key_unit, tell
+from snapengine.model import ObjectVersion
 from tests.dicom_files import FILES, dicom
 from tests.extract_house import Site
 from tests.hostile_dicom import (
@@ -139,6 +142,28 @@ def test_an_object_of_another_size_than_was_told_is_not_it(site: Site) -> None:
     site.send(task._replace(size=10**6))
     site.run()
     assert site.outcomes() == {"a": "failed"}
+
+
+def test_what_is_forgotten_is_not_read_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget() -> None:
+        async with site.engine.log() as log:
+            await tell(log, site.bucket, "forget", [key_unit("b")], site.engine.clock)
+
+    asyncio.run(forget())
+    keys: list[str] = []
+    read = site.engine.read
+
+    def watched(bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
+        keys.append(version.key)
+        return read(bucket, version, start, end)
+
+    monkeypatch.setattr(site.engine, "read", watched)
+    site.send(site.put("a", dicom()), site.put("b", dicom()))
+    site.send(site.put("b", dicom()))
+    site.run()
+    assert site.outcomes() == {"a": "ok"}
+    assert site.in_queue() == 0
+    assert set(keys) == {"a"}
 
 
 # Hostile objects

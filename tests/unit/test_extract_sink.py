@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from metadata_extractors.base import Extraction, column
-from metadata_extractors.extract_sink import ExtractSink, Wanted, Work
+from metadata_extractors.extract_sink import ExtractSink, Forgetting, Wanted, Work
 from metadata_extractors.extracting import Extractors, Row, row_of
 from metadata_extractors.limits import Face, Limits
 from metadata_extractors.row_keeping import RowKeeper
@@ -19,6 +19,8 @@ from snapengine.errors import BucketNotEnabled, PermissionMissing, TryAgain, Unr
 from snapengine.extraction_tasks import Task
 from snapengine.log import Committed
 from snapengine.model import BucketConfig
+from snapengine.stores.sqlite_database import Database
+from snapengine.stores.sqlite_log import SQLiteLog
 from snapengine.workers.sqs import Message
 
 FACE = Face("1", pa.schema([column("Text", pa.string(), "a test")]))
@@ -94,7 +96,16 @@ class Place:
         self.keeper = RowKeeper(self.log, self._covered, Counts(), patience=1, max_age=0.01)
         self.wanted = Wanted(self.configs.get, extractors, pool)
         given: dict[str, Any] = {"patience": 60.0} | options
-        self.work = Work(extractors, pool, 2, self.wanted, self.keeper, Counts(), **given)
+        self.work = Work(
+            extractors,
+            pool,
+            2,
+            self.wanted,
+            Forgetting(SQLiteLog(Database(":memory:"))),
+            self.keeper,
+            Counts(),
+            **given,
+        )
         self.settled: list[str] = []
         self.left: list[str] = []
 
