@@ -240,6 +240,34 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class RunNote:
+    """That an MLflow run saw a view, kept for ever. A run notes a reference once."""
+
+    run_id: str
+    bucket: str
+    name: str
+    """The view's name within the run, as MLflow shows it (`run_notes.view_name`)."""
+    reference: str
+    """`snap://…` with its epoch."""
+    started_at: int
+    """Of the run; UTC milliseconds."""
+    noted_at: int
+    """UTC milliseconds."""
+    digest: str = ""
+    """Of the view; nothing until it has been computed."""
+    objects: int | None = None
+    bytes: int | None = None
+    """Of all objects whose size is known."""
+    query: str | None = None
+    """The condition by which the view was narrowed, unless it speaks of identifying columns; it is kept in
+    full with what it selected."""
+    experiment: str = ""
+    """MLflow's experiment id."""
+    tracking: str = ""
+    """MLflow's tracking URI, without credentials."""
+
+
+@dataclass(frozen=True, slots=True)
 class GoneVersion:
     """A version that a view shows and that has been removed from S3 for good since."""
 
