@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -30,17 +30,17 @@ class Privacy:
     """How metadata is de-identified: by the basic profile with `options`; not at all where that is None."""
 
     options: frozenset[str] | None
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
 
     def allow(self, used: Iterable[pa.Field]) -> None:
         """Raise `UsageError` for a condition over a column of which nothing is left: what it selects would
         tell what the answer does not."""
-        for field in used:
-            if self.options is not None and is_nulled(field, self.options):
-                option = option_that_keeps(field.name)
+        for column in used:
+            if self.options is not None and is_nulled(column, self.options):
+                option = option_that_keeps(column.name)
                 remedy = f"deidentify=[{option!r}] keeps it." if option else "Ask without it, or identified."
                 raise UsageError(
-                    f"The condition uses {field.name}, of which de-identification leaves nothing. {remedy}"
+                    f"The condition uses {column.name}, of which de-identification leaves nothing. {remedy}"
                 )
 
     def alters(self, fields: Iterable[pa.Field]) -> bool:
