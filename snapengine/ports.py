@@ -16,6 +16,7 @@ from snapengine.model import (
     LogEntry,
     ObjectVersion,
     Observation,
+    RunNote,
     Snapshot,
     Watermarks,
 )
@@ -215,6 +216,27 @@ class Registry(Protocol):
 
     def audit_log(self, since: int = 0) -> Iterable[AuditRecord]:
         """From `since` (UTC milliseconds, inclusive), the oldest first."""
+        ...
+
+
+class RunNotes(Protocol):
+    """Which runs saw which views. Nothing of it is ever deleted."""
+
+    def put_note(self, note: RunNote) -> bool:
+        """Keep it once for its run and reference. One that stands without a digest is replaced. False if one
+        of another digest stands there; else what is told is kept. Safe to repeat, also by several at once."""
+        ...
+
+    def notes_of_run(self, run_id: str) -> list[RunNote]:
+        """Those of one run, by bucket and reference."""
+        ...
+
+    def notes(self, bucket: str) -> Iterator[RunNote]:
+        """Those of every run that saw anything of the bucket, by run and reference."""
+        ...
+
+    def agree_on_epoch(self, run_id: str, bucket: str, at: int, epoch: int) -> int:
+        """The epoch at which all processes of a run resolve the bucket as of `at`: the first one told."""
         ...
 
 

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from snapengine.aws_errors import code_of, translate, translated
 from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
-from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot
+from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, RunNote, Snapshot
 from snapengine.stores import dynamodb_codec as codec
 from snapengine.stores.dynamodb_identifying import identifying_columns
 
@@ -261,6 +261,31 @@ class DynamoDBStore:
                 ReturnValues="ALL_OLD",
             )
         return "Attributes" in reply
+
+    def put_note(self, note: RunNote) -> bool:
+        return all(self._noted(item, note.digest) for item in codec.note_items(note))
+
+    def _noted(self, item: codec.Item, digest: str) -> bool:
+        """After a lost reply the same digest stands there, which is as well."""
+        names, values = {"#digest": "digest"}, {":none": codec.to_value("")}
+        if self._put_if(item, "attribute_not_exists(PK) OR #digest = :none", names=names, values=values):
+            return True
+        standing = self._get(item["PK"]["S"], item["SK"]["S"])
+        return not digest or (standing is not None and codec.note_from(standing).digest == digest)
+
+    def notes_of_run(self, run_id: str) -> list[RunNote]:
+        items = self._query(codec.run_key(run_id), between=codec.NOTES_BETWEEN)
+        return sorted(map(codec.note_from, items), key=lambda note: (note.bucket, note.reference))
+
+    def notes(self, bucket: str) -> Iterator[RunNote]:
+        return map(codec.note_from, self._query(codec.runs_key(bucket)))
+
+    def agree_on_epoch(self, run_id: str, bucket: str, at: int, epoch: int) -> int:
+        key = codec.primary_key(codec.run_key(run_id), codec.run_epoch_sort_key(bucket, at))
+        if self._put_if({**key, "epoch": codec.to_value(epoch)}, "attribute_not_exists(PK)"):
+            return epoch
+        standing = self._get(key["PK"]["S"], key["SK"]["S"])
+        return int(codec.from_value(standing["epoch"])) if standing else epoch
 
     def scrub(self) -> list[str]:
         backups = (

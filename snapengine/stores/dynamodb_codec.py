@@ -12,6 +12,9 @@
     BUCKETS                     <bucket>                              list of buckets
     ARCHIVE#<bucket>            <name>                                manifest: `body`, its `hash`
     SNAPSHOT#<bucket>           <name>                                snapshot
+    RUN#<run id>                NOTE#<bucket>#<hash of reference>     what an MLflow run saw
+    RUN#<run id>                EPOCH#<bucket>#<at>                   the epoch that its processes agreed on
+    RUNS#<bucket>               <run id>#<hash of reference>          the same notes, by bucket
     AUDIT                       <time>#<nonce>                        audit line
     TABLE                       SCHEMA                                schema version
 
@@ -38,6 +41,7 @@ from snapengine.model import (
     Epoch,
     LogEntry,
     Observation,
+    RunNote,
     Snapshot,
     Watermarks,
     watermarks_of,
@@ -320,6 +324,36 @@ def snapshot_item(snapshot: Snapshot) -> Item:
 def snapshot_from(item: Mapping[str, Any]) -> Snapshot:
     labels = {name: from_value(value) for name, value in item["labels"]["M"].items()}
     return Snapshot(**{**_known(Snapshot, item), "labels": labels})
+
+
+def run_key(run_id: str) -> str:
+    return f"RUN#{run_id}"
+
+
+def runs_key(bucket: str) -> str:
+    return f"RUNS#{bucket}"
+
+
+def run_epoch_sort_key(bucket: str, at: int) -> str:
+    return f"EPOCH#{bucket}#{at:0{_TIME_WIDTH}d}"
+
+
+NOTES_BETWEEN = ("NOTE#", "NOTE$")
+"""The least and the greatest sort key of a run's notes."""
+
+
+def note_items(note: RunNote) -> list[Item]:
+    """By bucket, then by run: as these are written, a note that one finds the other has or will have."""
+    mark = blake2b(note.reference.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    body = _values(asdict(note))
+    return [
+        {**primary_key(runs_key(note.bucket), f"{note.run_id}#{mark}"), **body},
+        {**primary_key(run_key(note.run_id), f"NOTE#{note.bucket}#{mark}"), **body},
+    ]
+
+
+def note_from(item: Mapping[str, Any]) -> RunNote:
+    return RunNote(**_known(RunNote, item))
 
 
 def audit_item(record: AuditRecord, nonce: str) -> Item:

@@ -8,7 +8,16 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from snapengine.errors import LogDamaged, SchemaTooNew, TableMissing
-from snapengine.model import AuditRecord, BucketConfig, Epoch, LogEntry, Observation, Snapshot, Watermarks
+from snapengine.model import (
+    AuditRecord,
+    BucketConfig,
+    Epoch,
+    LogEntry,
+    Observation,
+    RunNote,
+    Snapshot,
+    Watermarks,
+)
 from snapengine.stores.sqlite_database import ENTRY_COLUMNS, SCHEMA_VERSION, Database
 
 ENTRIES_AT_ONCE = 64
@@ -221,6 +230,36 @@ class SQLiteStore:
 
     def delete_snapshot(self, bucket: str, name: str) -> bool:
         return self._database.change("DELETE FROM snapshot WHERE bucket = ? AND name = ?", bucket, name)
+
+    def put_note(self, note: RunNote) -> bool:
+        key = (note.run_id, note.bucket, note.reference)
+        if self._database.change(
+            "INSERT INTO note VALUES (?, ?, ?, ?) ON CONFLICT (run_id, bucket, reference) "
+            "DO UPDATE SET body = excluded.body WHERE json_extract(body, '$.digest') = ''",
+            *key,
+            json.dumps(asdict(note)),
+        ):
+            return True
+        where = "run_id = ? AND bucket = ? AND reference = ?"
+        return not note.digest or any(n.digest == note.digest for n in self._notes(where, *key))
+
+    def notes_of_run(self, run_id: str) -> list[RunNote]:
+        return self._notes("run_id = ?", run_id)
+
+    def notes(self, bucket: str) -> Iterator[RunNote]:
+        yield from self._notes("bucket = ?", bucket)
+
+    def _notes(self, where: str, *values: str) -> list[RunNote]:
+        rows = self._run(f"SELECT body FROM note WHERE {where} ORDER BY run_id, bucket, reference", *values)  # noqa: S608  # `where` is one of the literals above
+        return [RunNote(**_known(RunNote, body)) for (body,) in rows]
+
+    def agree_on_epoch(self, run_id: str, bucket: str, at: int, epoch: int) -> int:
+        key = (run_id, bucket, at)
+        self._database.change("INSERT OR IGNORE INTO run_epoch VALUES (?, ?, ?, ?)", *key, epoch)
+        ((agreed,),) = self._run(
+            "SELECT epoch FROM run_epoch WHERE run_id = ? AND bucket = ? AND at = ?", *key
+        )
+        return int(agreed)
 
     def scrub(self) -> list[str]:
         """Writes the whole file anew. Others may read meanwhile; who writes waits."""

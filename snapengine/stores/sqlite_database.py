@@ -12,12 +12,19 @@ from typing import Any
 
 from snapengine.errors import LogDamaged, TableMissing, Unreachable
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _MANIFEST = """CREATE TABLE IF NOT EXISTS manifest (
     bucket TEXT, name TEXT, body TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID"""
 _IDENTIFYING = """CREATE TABLE IF NOT EXISTS identifying (
     bucket TEXT, stream INTEGER, number INTEGER, nonce TEXT, payload BLOB NOT NULL,
     PRIMARY KEY (bucket, stream, number, nonce)) WITHOUT ROWID"""
+_NOTE = """CREATE TABLE IF NOT EXISTS note (
+    run_id TEXT, bucket TEXT, reference TEXT, body TEXT NOT NULL,
+    PRIMARY KEY (run_id, bucket, reference)) WITHOUT ROWID"""
+_NOTE_BY_BUCKET = "CREATE INDEX IF NOT EXISTS note_by_bucket ON note (bucket)"
+_RUN_EPOCH = """CREATE TABLE IF NOT EXISTS run_epoch (
+    run_id TEXT, bucket TEXT, at INTEGER, epoch INTEGER NOT NULL,
+    PRIMARY KEY (run_id, bucket, at)) WITHOUT ROWID"""
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS log (
     bucket TEXT, stream INTEGER, number INTEGER, nonce TEXT NOT NULL, recorded_at INTEGER NOT NULL,
@@ -45,6 +52,9 @@ CREATE TABLE IF NOT EXISTS watermark (
     PRIMARY KEY (bucket, name, prefix)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshot (
     bucket TEXT, name TEXT, body TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID;
+{_NOTE};
+{_NOTE_BY_BUCKET};
+{_RUN_EPOCH};
 CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, body TEXT NOT NULL);
 """
 _FROM_1 = (
@@ -55,7 +65,8 @@ _FROM_1 = (
 )
 """What makes a database of version 1 one of version 2."""
 _FROM_2 = ("ALTER TABLE epoch ADD COLUMN rows TEXT NOT NULL DEFAULT '[]'", _IDENTIFYING)
-_STEPS = {1: _FROM_1, 2: _FROM_2}
+_FROM_3 = (_NOTE, _NOTE_BY_BUCKET, _RUN_EPOCH)
+_STEPS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 ENTRY_COLUMNS = "bucket, stream, number, nonce, recorded_at, count, payload, form"
 MEMORY = ":memory:"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,18 +19,19 @@ from snapengine.model import (
     Epoch,
     LogEntry,
     Observation,
+    RunNote,
     Snapshot,
     Watermarks,
 )
 from snapengine.observation_codec import decode, encode
-from snapengine.ports import LogReader, LogStore, Registry
+from snapengine.ports import LogReader, LogStore, Registry, RunNotes
 
 BUCKET = "scans"
 T = 1_700_000_000_000
 
 
-class Store(LogReader, Registry, Protocol):
-    """Both synchronous ports; every backend has one object for the two."""
+class Store(LogReader, Registry, RunNotes, Protocol):
+    """All synchronous ports; every backend has one object for the two."""
 
 
 @dataclass
@@ -55,6 +57,12 @@ def observation(number: int = 0, **changes: Any) -> Observation:
 def entry(number: int, *observations: Observation, nonce: str = "n", stream: int = 0) -> LogEntry:
     """An entry of the log."""
     return LogEntry(BUCKET, stream, number, nonce, T, len(observations), encode(observations))
+
+
+def run_note(**changes: Any) -> RunNote:
+    """What run `r1` saw."""
+    base = RunNote("r1", BUCKET, "scans", "snap://scans@…~1/", T, T + 1, "sha256:…", 3, 2**40)
+    return replace(base, **changes)
 
 
 def clock() -> int:
@@ -328,6 +336,45 @@ class StoreContract:
         assert store.delete_snapshot(BUCKET, "nightly/é 1")
         assert not store.delete_snapshot(BUCKET, "nightly/é 1")
         assert [s.name for s in store.snapshots(BUCKET)] == ["another"]
+
+    # What runs saw
+
+    def test_a_note_is_kept_once_for_its_run_and_reference_and_had_back_by_either(
+        self, backend: Backend
+    ) -> None:
+        store = backend.store
+        first = run_note(query="Modality = 'CT' -- é", experiment="7", tracking="http://mlflow")
+        others = [run_note(reference="snap://scans@…~2/é"), run_note(run_id="r2"), run_note(bucket="other")]
+        for note in (first, *others, first):
+            assert store.put_note(note)
+        assert store.notes_of_run("r1") == sorted(
+            [first, others[0], others[2]], key=lambda note: (note.bucket, note.reference)
+        )
+        assert set(store.notes(BUCKET)) == {first, others[0], others[1]}
+        assert list(store.notes("other")) == [others[2]]
+        assert store.notes_of_run("r") == []
+        assert list(store.notes("scan")) == []
+
+    def test_a_note_s_digest_may_come_later_and_then_never_changes(self, backend: Backend) -> None:
+        store, whole = backend.store, run_note()
+        assert store.put_note(replace(whole, digest="", objects=None, bytes=None))
+        assert store.put_note(whole)
+        assert store.put_note(replace(whole, digest="", objects=None))
+        assert store.put_note(whole)
+        assert not store.put_note(replace(whole, digest="sha256:other"))
+        assert store.notes_of_run("r1") == [whole] == list(store.notes(BUCKET))
+
+    def test_the_processes_of_a_run_agree_on_the_first_epoch_told(self, backend: Backend) -> None:
+        store = backend.store
+        with ThreadPoolExecutor(4) as pool:
+            told = list(pool.map(lambda n: store.agree_on_epoch("r1", BUCKET, T, n), range(1, 9)))
+        assert len(set(told)) == 1
+        assert told[0] in range(1, 9)
+        assert store.agree_on_epoch("r1", BUCKET, T, 99) == told[0]
+        assert store.agree_on_epoch("r1", BUCKET, T + 1, 99) == 99
+        assert store.agree_on_epoch("r1", "other", T, 98) == 98
+        assert store.agree_on_epoch("r2", BUCKET, T, 97) == 97
+        assert store.notes_of_run("r1") == []
 
     def test_the_audit_log_is_in_order_of_time(self, backend: Backend) -> None:
         lines = [AuditRecord(T + i, "ann", "enable-bucket", BUCKET, "ok", f"d{i}") for i in range(3)]

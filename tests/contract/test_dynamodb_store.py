@@ -15,11 +15,19 @@ from moto.server import ThreadedMotoServer
 from snapengine.errors import SchemaTooNew, TableMissing
 from snapengine.model import Epoch
 from snapengine.stores.dynamodb import DynamoDBStore
-from snapengine.stores.dynamodb_codec import primary_key
+from snapengine.stores.dynamodb_codec import note_items, primary_key
 from snapengine.stores.dynamodb_log import DynamoDBLog
 from snapengine.testing.archive_contract import ArchiveContract
 from snapengine.testing.row_contract import RowContract
-from snapengine.testing.store_contract import BUCKET, Backend, StoreContract, T, config, observation
+from snapengine.testing.store_contract import (
+    BUCKET,
+    Backend,
+    StoreContract,
+    T,
+    config,
+    observation,
+    run_note,
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +140,18 @@ async def test_an_epoch_among_thousands_is_found_by_time_in_few_requests(moto_ur
         assert found is not None
         assert found.number == 77
     assert asked <= 18
+
+
+def test_a_note_of_which_only_one_item_was_written_is_made_whole_by_noting_again(moto_url: str) -> None:
+    table = f"t{uuid4().hex}"
+    store = DynamoDBStore(client(moto_url), table)
+    store.create()
+    by_bucket, by_run = note_items(run_note())
+    client(moto_url).put_item(TableName=table, Item=by_bucket)
+    assert list(store.notes(BUCKET)) == [run_note()]
+    assert store.notes_of_run("r1") == []
+    assert store.put_note(run_note())
+    assert store.notes_of_run("r1") == list(store.notes(BUCKET)) == [run_note()]
 
 
 def test_init_sets_right_what_somebody_switched_off(moto_url: str) -> None:
