@@ -53,4 +53,4 @@ def read(joined: Joined) -> pa.Table:
 
 def same(one: pa.Table, other: pa.Table, names: Sequence[str] | None = None) -> bool:
     """Whether they have equal columns, in the same order, and equal rows."""
-    return one.schema.names == other.schema.names and one.to_pylist() == other.to_pylist()
+    return bool(one.schema.names == other.schema.names and one.to_pylist() == other.to_pylist())

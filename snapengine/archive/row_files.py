@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from snapengine.archive.schemas import EPOCH
 from snapengine.errors import ArchiveDamaged, BadData
-from snapengine.metadata_rows import unify
+from snapengine.metadata_rows import identifying_names, unify
 
 ROW_ORDER: Final = ("key", "version_id", "extracted_at")
 """Of a segment's rows."""
@@ -81,7 +81,8 @@ Group = Sequence[RowSchema]
 def families(groups: Iterable[Group], extractor: str) -> list[tuple[pa.Schema, list[Group]]]:
     """Groups of schemas put together as far as they can be one table, and the full schema that each then has.
 
-    An extractor that changes a column's type makes two: the archive takes in whatever came.
+    An extractor that changes a column's type makes two: the archive takes in whatever came. So does one that
+    comes to call a column identifying: as earlier epochs know it, its values are none of the hidden ones.
     """
     found: list[tuple[pa.Schema, list[Group]]] = []
     for group in groups:
@@ -96,7 +97,13 @@ def families(groups: Iterable[Group], extractor: str) -> list[tuple[pa.Schema, l
 
 
 def _together(groups: Sequence[Group], extractor: str) -> pa.Schema | None:
+    schemas = [one.schema for group in groups for one in group]
+    hidden: dict[str, bool] = {}
+    for schema in schemas:
+        names = set(identifying_names(schema))
+        if any(hidden.setdefault(name, name in names) != (name in names) for name in schema.names):
+            return None
     try:
-        return unify([one.schema for group in groups for one in group], extractor)
+        return unify(schemas, extractor)
     except BadData:
         return None

@@ -46,6 +46,13 @@ VALUES: dict[str, list[Any]] = {
     "width": [1, 2, None],
 }
 
+
+def difference(answer: pa.Table, truth: pa.Table) -> Any:
+    """What is in the one and not in the other."""
+    one, other = answer.to_pylist(), truth.to_pylist()
+    return [r for r in one if r not in other], [r for r in other if r not in one]
+
+
 Drawn = tuple[int, int, int, int]
 """Which version, which outcome, extracted when, and which values."""
 drawn = st.tuples(many, st.sampled_from([0, 0, 0, 1, 2, 3, 4, 5, 6]), st.integers(0, 3), st.integers(0, 5))
@@ -201,13 +208,14 @@ class ExtractedHistory(ArchivedHistory):
         self.held["joined from files"] += bool(found.files)
         self.held["joined with rows"] += truth["outcome"].null_count < truth.num_rows
         self.held["kept from files"] += bool(found.files) and len(found.changed) < view.num_rows
-        assert same(answer, truth), (ref, extractor, full)
+        assert same(answer, truth), (ref, extractor, full, difference(answer, truth))
         self.asked.append((asked, answer))
 
     def a_view_has_the_same_rows_for_ever(self, asked: Asked, answer: pa.Table) -> None:
         self.held["a_view_has_the_same_rows_for_ever"] += 1
         ref, epoch, extractor, full = asked
-        assert same(read(joined(self.engine, ref, epoch, extractor, full)), answer), asked
+        again = read(joined(self.engine, ref, epoch, extractor, full))
+        assert same(again, answer), (asked, difference(again, answer))
 
     def _settle(self) -> None:
         super()._settle()
