@@ -119,12 +119,14 @@ class QueueConsumer(Generic[Parsed]):
         self._deletions: asyncio.Queue[Sequence[Message]] = asyncio.Queue()
         self._trouble: str | None = "not reached yet"
         self._stopped = False
+        self._given_back: list[Message] = []
         self._receiving: asyncio.Task[None] | None = None
         self._parse = parse
         self._sink = sink(self._settle, self._leave)
 
     def stop(self) -> None:
-        """Receive no more; `run` returns when what is in hand has been dealt with.
+        """Receive no more; `run` returns when what is in hand has been dealt with. What is left by then is
+        shown to other workers at once.
 
         Long polls are cut off at once. Messages that SQS hands to one of them at this very moment come again
         when their visibility timeout is over.
@@ -151,6 +153,8 @@ class QueueConsumer(Generic[Parsed]):
                     self._receiving.cancel()
                 await asyncio.wait([self._receiving])
             await self._deletions.join()
+            for chunk in _chunks(self._given_back):
+                await self._show(chunk)
             for helper in helpers:
                 helper.cancel()
 
@@ -261,6 +265,8 @@ class QueueConsumer(Generic[Parsed]):
         """Let them come again, when their visibility timeout is over; that is pause enough."""
         self._note_left(messages)
         self._put_down(messages)
+        if self._stopped:
+            self._given_back += messages
 
     def _note_left(self, messages: Sequence[Message]) -> None:
         self._metrics.left.inc(len(messages))
@@ -328,6 +334,13 @@ class QueueConsumer(Generic[Parsed]):
                 message.extended = asked_at
             elif failed[message].final:
                 message.extended = math.inf  # it comes again, here or elsewhere; that is a duplicate
+
+    async def _show(self, messages: Sequence[Message]) -> None:
+        """To other workers, which would wait for the visibility timeout, if it does not work."""
+        try:
+            self._refused("visibility", await self._queue.extend(messages, 0))
+        except SnapEngineError as error:
+            self._failed("visibility", error)
 
     def _failed(self, step: str, error: SnapEngineError, **fields: Any) -> None:
         self._metrics.failed(step)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from metadata_extractors.extract_worker import ExtractWorker, Options
@@ -72,6 +73,7 @@ def test_killed_at_any_step_it_loses_nothing_and_no_version_has_two_answers(
         at = (step, when, str(int(signal.SIGKILL)))
         killed = start(*at, "--no-http", "--processes", "1", "--queue", each.url, prelude=AT_A_STEP)
         assert killed.wait() == -signal.SIGKILL, killed.log.read_text()
+    wait_until(lambda: not orphans())
     survivor = start("--no-http", "--processes", "1")
     wait_until(lambda: all(each.in_queue() == 0 for each in sites))
     survivor.popen.send_signal(signal.SIGTERM)
@@ -80,6 +82,13 @@ def test_killed_at_any_step_it_loses_nothing_and_no_version_has_two_answers(
         names = {key: (row["outcome"], row["PatientName"]) for key, row in each.rows().items()}
         assert names == {(t.key, t.version_id): ("ok", t.key) for t in tasks[each.bucket]}
         assert not each.dead()
+
+
+def orphans() -> list[int]:
+    """Child processes whose worker is no more: init has adopted them."""
+    found = psutil.process_iter(["pid", "ppid", "cmdline"])
+    ours = [each for each in found if "metadata_extractors.child" in (each.info["cmdline"] or ())]
+    return [each.pid for each in ours if each.info["ppid"] == 1]
 
 
 def test_told_to_stop_it_finishes_what_it_has_and_exits_with_0(site: Site, start: Start) -> None:
@@ -113,6 +122,26 @@ def get(port: int, path: str) -> tuple[int, str]:
         return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def test_what_it_could_not_begin_before_it_stopped_is_given_back_at_once(site: Site, start: Start) -> None:
+    site.sqs.set_queue_attributes(QueueUrl=site.url, Attributes={"VisibilityTimeout": "600"})
+    prelude = "import metadata_extractors.extract_worker as w\nw.DRAIN = 0\n"
+    process = start("--http-port", "0", "--processes", "1", prelude=prelude)
+    wait_until(lambda: bool(process.of("http-listening")))
+    port = process.of("http-listening")[0]["port"]
+    site.send(*(site.put(f"k{number}", dicom(Modality="CT")) for number in range(400)))
+    wait_until(lambda: "in_flight_messages 0.0" not in get(port, "/metrics")[1])
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 0, process.log.read_text()
+    assert process.of("message-left")
+    left = site.in_queue()
+    assert left > 0
+    names = ["ApproximateNumberOfMessages"]
+    found = site.sqs.get_queue_attributes(QueueUrl=site.url, AttributeNames=names)["Attributes"]
+    assert int(found["ApproximateNumberOfMessages"]) == left
+    site.run()
+    assert len(site.outcomes()) == 400
 
 
 # From within

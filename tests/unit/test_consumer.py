@@ -90,6 +90,32 @@ async def test_what_is_being_written_slowly_stays_hidden_from_others() -> None:
     assert queue.received == {"m1": 1}
 
 
+async def test_what_is_left_after_it_was_told_to_stop_is_shown_to_others_at_once() -> None:
+    gate = Gate(Store().log, "put_entry")
+    queue = FakeQueue(*(body(f"k{number}") for number in range(3)), visibility=600)
+    each = consumer(queue, Refusing(gate), once=False, patience=0)
+    async with running(each):
+        await until(lambda: gate.waiting == 1)
+        each.stop()
+        gate.open()
+    assert len(queue.bodies) == 3
+    assert len(await queue.receive(wait=0, visibility=600)) == 3
+
+
+class Refusing:
+    """A log that takes nothing."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def put_entry(self, entry: Any) -> bool:
+        await self._store.put_entry(entry)
+        raise Unreachable("no answer")
+
+
 async def test_an_extension_that_fails_is_tried_again() -> None:
     gate = Gate(Store().log, "put_entry")
     queue = FakeQueue(body("k"), visibility=1)
