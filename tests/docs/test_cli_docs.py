@@ -77,6 +77,7 @@ def test_these_are_the_commands() -> None:
         "disable-bucket",
         "reconcile",
         "archive",
+        "forget",
         "rebuild",
         "status",
         "init",

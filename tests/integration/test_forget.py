@@ -27,11 +27,13 @@ from snapengine.archiving import forget_places, publishing, segments
 from snapengine.archiving.checking import check_archive
 from snapengine.archiving.forget import Asked, Done, allow_again, count, forget
 from snapengine.archiving.forget_files import Near
+from snapengine.archiving.forget_where import matching
 from snapengine.archiving.leasing import at_work
 from snapengine.archiving.rebuild import finish, rebuild_table
 from snapengine.archiving.segments import make_segments
-from snapengine.errors import Busy
+from snapengine.errors import Busy, UsageError
 from snapengine.forgotten import prefix_unit, version_unit
+from snapengine.log import EpochCutter, RowWriter
 from snapengine.metadata_codec import decode, encode
 from snapengine.metadata_rows import metadata_log
 from snapengine.stores.sqlite import SQLiteStore
@@ -384,3 +386,53 @@ def _kill_at(patch: pytest.MonkeyPatch, wanted: int) -> None:
 
     for kind, name in STEPS:
         patch.setattr(kind, name, dying(getattr(kind, name)))
+
+
+def test_a_condition_finds_versions_of_the_past_too(site: Site) -> None:
+    house = populated(site)
+    engine = house.engine()
+    epoch = engine.store.newest_epoch(house.bucket)
+    assert epoch is not None
+    where = "PatientName LIKE '%|f-ct/03>' OR Modality LIKE '%|b-late%' OR Modality LIKE '%<ct/05|%'"
+    asked, keys = matching(engine, house.bucket, epoch, "dicom", where)
+    assert keys == ["ct/03", "ct/05"]
+    versions = [("ct/03", "f-ct/03"), ("ct/05", "f-ct/05"), ("ct/05", "e-ct/05"), ("ct/05", "b-ct/05")]
+    assert asked.units == {version_unit(*version, None) for version in versions}
+    assert matching(engine, house.bucket, epoch, "plain", "Modality = 'MR'")[1] == []
+    with pytest.raises(UsageError):
+        matching(engine, house.bucket, epoch, "dicom", "key; DROP TABLE x")
+    run(house, asked)
+    assert site.left(*versions) == []
+    assert site.left(("ct/03", "b-ct/03"))
+
+
+async def test_rows_written_meanwhile_by_a_living_worker_are_gone_as_well(tmp_path: Path) -> None:
+    house = sqlite_house(tmp_path)
+    await asyncio.to_thread(populated, Site(house))
+    engine = house.engine()
+    async with engine.log() as log:
+        writer = RowWriter(log, "living", engine.clock)
+        stop = asyncio.Event()
+        rounds: asyncio.Queue[int] = asyncio.Queue()
+
+        async def work() -> None:
+            written = 0
+            while not stop.is_set():
+                for key in ("ct/03", "ct/04"):
+                    table = rows_of([(key, f"f-{key}")], extractor_version=f"9.{written}")
+                    await writer.append(house.bucket, "dicom", table)
+                written += 1
+                await EpochCutter(log, house.bucket, engine.clock).cut()
+                rounds.put_nowait(written)
+
+        working = asyncio.create_task(work())
+        for _ in range(3):
+            await rounds.get()
+        await forget(engine, house.bucket, Asked(units("ct/03")))
+        for _ in range(rounds.qsize() + 3):
+            await rounds.get()
+        stop.set()
+        await working
+    assert found(house, (tmp_path / "root",), mark("ct/03", "f-ct/03")) == []
+    assert found(house, (), mark("ct/04", "f-ct/04"))
+    assert writer.left_out > 0
