@@ -153,6 +153,8 @@ class _Plan:
     """Of the answer."""
     read: tuple[str, ...]
     """What the answer is made of."""
+    stored: bool
+    """There is some row of the extractor, so that its columns are known."""
 
 
 def _answered(view: View, question: Question, rules: Privacy) -> Answer:
@@ -166,7 +168,7 @@ def _answered(view: View, question: Question, rules: Privacy) -> Answer:
     without: list[pa.RecordBatch] | None = [] if question.missing == "read" else None
     means = Means(question.memory)
     tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
-    if without is None and _reads_unasked(view, question, tally.selected):
+    if without is None and not plan.stored and _reads_unasked(view, question, tally.selected):
         without = []
         tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
     if without:
@@ -188,12 +190,14 @@ def _answered(view: View, question: Question, rules: Privacy) -> Answer:
 
 
 def _plan(stored: pa.Schema, question: Question, rules: Privacy) -> _Plan:
-    known = stored if len(stored) > len(_NO_EXTRACTOR) else _not_stored(question)
+    any_row = len(stored) > len(_NO_EXTRACTOR)
+    known = stored if any_row else _not_stored(question)
     checked = condition(question.where, known)
     picked(question.columns, known)
     names = _names(known, question.columns)
     read = rules.read([known.field(name) for name in dict.fromkeys([*names, *checked.columns])], known)
-    return _Plan(known, checked, names, tuple(dict.fromkeys(["key", *(field.name for field in read)])))
+    columns = tuple(dict.fromkeys(["key", *(field.name for field in read)]))
+    return _Plan(known, checked, names, columns, any_row)
 
 
 def _names(known: pa.Schema, columns: Sequence[str] | None) -> tuple[str, ...]:
@@ -254,8 +258,8 @@ def _scope(view: View, question: Question) -> Scope:
 
 
 def _reads_unasked(view: View, question: Question, selected: Selected) -> bool:
-    """Where nothing extracts the objects and none has a row, a few are read without being asked to."""
-    if question.missing is not None or selected.outcomes or not selected.without_row:
+    """Where nothing extracts the objects, or ever did, a few are read without being asked to."""
+    if question.missing is not None or not selected.without_row:
         return False
     if view.source.extracting(view.bucket, question.extractor):
         return False

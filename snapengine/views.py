@@ -42,7 +42,7 @@ class WhereOptions(TypedDict, total=False):
     """Only objects whose keys start with it."""
     missing: Literal["warn", "read", "error"] | None
     """Objects without a row of metadata: `warn` of them, `read` them now, or raise an `error`. None: `warn`,
-    but where no object has one, as nothing extracts them, up to 10,000 are read."""
+    but where nothing extracts them, or ever did, up to 10,000 are read."""
     deidentify: bool | str | Sequence[str] | None
     """By the basic profile of PS3.15, with a list of options (`patient characteristics`, ...). None: as the
     setting `SNAPENGINE_DEIDENTIFY` says. The condition, too, then sees only what is left."""
