@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from snapengine.archive.planning import Gap
 from snapengine.errors import LogDamaged
 from snapengine.forgotten import in_both
 from snapengine.metadata_codec import Decoded, decode
@@ -40,17 +41,20 @@ class IdentifyingParts:
         self._next: dict[int, tuple[int, str, bytes] | None] = {}
 
     def whole(self, entry: LogEntry, plain: Decoded) -> Decoded:
-        """The rows of an entry with all columns; a stream's entries in order. Raises `LogDamaged` if there is
-        no such part, and `IdentifyingRefused`."""
+        """The rows of an entry with all columns; a stream's entries in order.
+
+        Raises `Gap` if there is no such part, or one of other rows: as the entry went to the archive meanwhile,
+        or rows of it are being forgotten, or as it is damaged. And `IdentifyingRefused`.
+        """
         if not identifying_names(plain.schema):
             return plain
         payload = self._payload(entry)
         if payload is None:
-            raise LogDamaged(f"{_name(entry)} has no identifying part, and should.")
+            raise Gap(f"{_name(entry)} has no identifying part, and should.")
         found = decode(payload)
         both = found if found.table.num_rows == plain.table.num_rows else in_both(plain, found)
         if found.extractor != plain.extractor or both is None:
-            raise LogDamaged(f"The identifying part of {_name(entry)} is of other rows.")
+            raise Gap(f"The identifying part of {_name(entry)} is of other rows.")
         return both
 
     def _payload(self, entry: LogEntry) -> bytes | None:
