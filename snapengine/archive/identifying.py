@@ -43,8 +43,8 @@ class IdentifyingParts:
     def whole(self, entry: LogEntry, plain: Decoded) -> Decoded:
         """The rows of an entry with all columns; a stream's entries in order.
 
-        Raises `Gap` if there is no such part, or one of other rows: as the entry went to the archive meanwhile,
-        or rows of it are being forgotten, or as it is damaged. And `IdentifyingRefused`.
+        Raises `Gap` if there is no such part, or one of other rows: the entry went to the archive meanwhile,
+        or rows of it are being forgotten, or it is damaged. And `IdentifyingRefused`.
         """
         if not identifying_names(plain.schema):
             return plain

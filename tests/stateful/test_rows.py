@@ -21,7 +21,7 @@ from tests.stateful.backends import sqlite
 from tests.stateful.extracted import ExtractedHistory
 from tests.stateful.test_history import LONG, Report, play, say
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(0 if LONG else 600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0 if LONG else 900)]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def small_files() -> Iterator[None]:
 @pytest.mark.usefixtures("small_files")
 def test_rows_beside_views_of_an_archived_history(record_property: Report) -> None:
     with sqlite() as backend:
-        tally, held = play(backend, 2000 if LONG else 120, kind=ExtractedHistory)
+        tally, held = play(backend, 2000 if LONG else 60, kind=ExtractedHistory)
     say(record_property, tally, held)
     for promise in (
         "whose_rows_there_are_is_known",
