@@ -173,16 +173,18 @@ def tracked(text: str) -> tuple[list[Tracked], list[str]]:
     return list(found), wrong
 
 
-def tracking_tags(text: str, at: int | str) -> dict[str, str]:
+def tracking_tags(text: str, at: int | str, *, replaying: bool = False) -> dict[str, str]:
     """A run's tags for `SNAPENGINE_TRACK`; `at` in UTC milliseconds, or text that is none yet (`run:/<id>`).
+    The instant is told where anything is tracked, or an earlier one is `replaying`.
 
     The references have no epoch: they name what was there at that instant, by all that is known by the time
     they are opened. A view that the run opens is noted exactly, in their place.
     """
     buckets, wrong = tracked(text)
     tags: dict[str, str] = {}
-    if buckets:
+    if buckets or replaying:
         tags[AT] = cut(at, RUN_TAG_LIMIT) if isinstance(at, str) else render(at)
+    if buckets:
         tags[BUCKETS] = cut(",".join(map(str, buckets)), RUN_TAG_LIMIT)
         if not isinstance(at, str):
             for each in buckets:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.server_fixtures"]
+pytest_plugins = ["tests.mlflow_fixtures", "tests.server_fixtures"]
 
 _KEPT = {"SNAPENGINE_TEST_DYNAMODB", "SNAPENGINE_TEST_SQS", "SNAPENGINE_TEST_S3"}
 

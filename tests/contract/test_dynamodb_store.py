@@ -146,7 +146,7 @@ def test_a_note_of_which_only_one_item_was_written_is_made_whole_by_noting_again
     table = f"t{uuid4().hex}"
     store = DynamoDBStore(client(moto_url), table)
     store.create()
-    by_bucket, by_run = note_items(run_note())
+    by_bucket, _ = note_items(run_note())
     client(moto_url).put_item(TableName=table, Item=by_bucket)
     assert list(store.notes(BUCKET)) == [run_note()]
     assert store.notes_of_run("r1") == []

@@ -1,0 +1,30 @@
+"""What tests of tracking share: MLflow at a tracking store for a while, and what a run carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlflow
+
+_UNSET: Any = None
+
+
+@contextmanager
+def tracked_at(uri: str) -> Iterator[str]:
+    """While inside, MLflow tracks there; no run is active before or after."""
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("tests")
+    try:
+        yield uri
+    finally:
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(_UNSET)
+
+
+def tags_of(run: Any) -> dict[str, str]:
+    """Ours of a run's tags, as the tracking store has them."""
+    tags = mlflow.MlflowClient().get_run(run.info.run_id).data.tags
+    return {key: value for key, value in tags.items() if key.startswith("snapengine.")}
