@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from snapengine.cli.output import Output
     from snapengine.views import View
 
+PANEL = "See the past"
 EXAMPLES = """snapengine metadata scans --at -7d --where "Modality = 'CT' AND PatientAgeYears >= 50"
 snapengine metadata scans --at 2026-11-20 --columns PatientID,StudyDate --parquet ct.parquet
 snapengine metadata scans --where "PatientSex = 'M'" --select
@@ -90,7 +91,7 @@ def metadata(
     timeout: options.Timeout = 300,
     as_json: options.Json = False,
 ) -> None:
-    """Show metadata of a bucket's objects as they were at an instant.
+    """Show metadata of objects as they were at an instant.
 
     The condition is one SQL expression over the extractor's columns and those of the listing.
     """

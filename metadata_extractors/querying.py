@@ -29,6 +29,7 @@ from metadata_extractors.selecting import Asked, Tally
 from snapengine.archive.planning import keys_below
 from snapengine.bulkfold import VIEW_SCHEMA
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BadData, SnapEngineError, UsageError
+from snapengine.narrowing import between
 from snapengine.view_rows import Joined
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Scope:
     since: int | None = None
     """Only versions of this instant or later (UTC milliseconds), as a slice shows."""
     keys: pa.Array[Any] | None = None
-    """Only these, as a narrowed view shows."""
+    """Only these, in order, as a narrowed view shows."""
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that are meant."""
@@ -54,8 +55,10 @@ class Scope:
             batch = batch.filter(pc.starts_with(batch["key"], pattern=prefix))
         if self.since is not None:
             batch = batch.filter(pc.greater_equal(batch["event_time"].cast(pa.int64()), self.since))
-        if self.keys is not None:
-            batch = batch.filter(pc.is_in(batch["key"], value_set=self.keys))
+        if self.keys is not None and batch.num_rows:
+            ends = pc.min_max(batch["key"]).as_py()
+            here = between(self.keys, ends["min"], ends["max"])
+            batch = batch.filter(pc.is_in(batch["key"], value_set=here))
         return batch
 
     def sql(self) -> list[str]:

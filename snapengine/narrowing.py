@@ -65,7 +65,7 @@ def pick(
     for batch in batches:
         if not batch.num_rows or not len(distinct):
             continue
-        here = _between(distinct, str(batch["key"][0]), str(batch["key"][batch.num_rows - 1]))
+        here = between(distinct, str(batch["key"][0]), str(batch["key"][batch.num_rows - 1]))
         if len(here):
             found.append(pa.Table.from_batches([batch.filter(pc.is_in(batch["key"], value_set=here))]))
     rows = pa.concat_tables(found).combine_chunks()
@@ -78,8 +78,8 @@ def pick(
     return rows
 
 
-def _between(keys: pa.Array[Any], first: str, last: str) -> pa.Array[Any]:
-    """Of sorted keys those in `[first, last]`: Python compares text as UTF-8 bytes compare."""
+def between(keys: pa.Array[Any], first: str, last: str) -> pa.Array[Any]:
+    """Of sorted keys those in `[first, last]`; nothing is copied. Python compares text as UTF-8 bytes do."""
     start = bisect_left(range(len(keys)), first, key=lambda i: keys[i].as_py())
     return keys.slice(start, bisect_right(range(len(keys)), last, key=lambda i: keys[i].as_py()) - start)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from snapengine.bulkfold import BECAME, VIEW_SCHEMA, versions_of
+from snapengine.bulkfold import BECAME, VIEW_SCHEMA, version_table, versions_of
 from snapengine.errors import BadData, UsageError
 from snapengine.model import Epoch, GoneVersion, ObjectVersion, SnapshotRef
 from snapengine.ports import Clock
@@ -254,6 +254,14 @@ class Rows:
         if row < 0 or keys[row].as_py() != key:
             return None
         return next(iter(versions_of(table.slice(row, 1))))
+
+    def of_keys(self, keys: pa.Array[Any]) -> Iterator[pa.RecordBatch]:
+        """In order, by `VIEW_SCHEMA`, at least the rows of the keys; a few keys are looked up one by one."""
+        if self._table is not None or len(keys) > _LOOK_UPS or self.ref.versions == "all":
+            yield from self.batches(VIEW_SCHEMA.names)
+            return
+        found = (self.find(key) for key in sorted(set(keys.to_pylist())))
+        yield from version_table([version for version in found if version is not None]).to_batches()
 
     def level(self, prefix: str, delimiter: str) -> tuple[list[ObjectVersion], list[str]]:
         """The objects whose keys lack the delimiter after the prefix, and the others' common prefixes."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 import pyarrow as pa
 
-from snapengine.bulkfold import VIEW_SCHEMA, versions_of
+from snapengine.bulkfold import versions_of
 from snapengine.cautions import SelectionNotKept, caution
 from snapengine.completeness import completeness
 from snapengine.diff import Diff, diff_batches, diff_tables
@@ -278,8 +278,7 @@ class View(Mapping[str, ObjectVersion]):
         view shows. Raises `NoSuchKey` for a key that it does not show, `UsageError` for another version.
         """
         keys, versions = wanted_objects(objects)
-        names = VIEW_SCHEMA.names
-        rows = pick(self._rows.batches(names), keys, versions, self.reference)
+        rows = pick(self._rows.of_keys(keys), keys, versions, self.reference)
         return self._narrowed(rows, Chosen(self.reference))
 
     @property

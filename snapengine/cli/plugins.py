@@ -1,6 +1,7 @@
 """Commands that sibling packages bring, by entry point. None is imported before it is called.
 
-An entry point names a function with typer's annotations. Its module may hold `EXAMPLES`, one a line.
+An entry point names a function with typer's annotations. Its module may hold `EXAMPLES`, one a line, and the
+`PANEL` of the help that it belongs to.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class PluginCommand(TyperCommand):
     """A command known by name, whose function is loaded when it is called or asked for its help."""
 
     def __init__(self, entry: EntryPoint, **settings: Any) -> None:
-        super().__init__(entry.name, short_help=_first_line(entry), rich_markup_mode=None)
+        about, panel = _read(entry)
+        super().__init__(entry.name, short_help=about, rich_markup_mode=None)
         self._settings = settings
-        self.rich_help_panel = "Run"
+        self.rich_help_panel = panel
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         return self.loaded().make_context(info_name, args, parent=parent, **extra)
@@ -56,14 +58,17 @@ def plugin_commands(**settings: Any) -> Iterator[PluginCommand]:
     return (PluginCommand(entry, **settings) for entry in entry_points(group=GROUP))
 
 
-def _first_line(entry: EntryPoint) -> str:
-    """The first line of the function's docstring, read from its source without running it."""
+def _read(entry: EntryPoint) -> tuple[str, str]:
+    """The first line of the function's docstring, and the panel, read from the source without running it."""
     try:
         spec = find_spec(entry.module)
         tree = ast.parse(Path(str(spec.origin)).read_bytes()) if spec else ast.Module([], [])
     except (ImportError, OSError, SyntaxError, ValueError):
-        return "(cannot be loaded)"
+        return "(cannot be loaded)", "Run"
+    about, panel = "(cannot be loaded)", "Run"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    return "(cannot be loaded)"
+            about = (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.Assign) and [ast.unparse(name) for name in node.targets] == ["PANEL"]:
+            panel = str(ast.literal_eval(node.value))
+    return about, panel

@@ -80,6 +80,21 @@ def test_the_same_objects_of_the_same_view_are_the_same_narrowed_view(engine: En
     assert view.select(KEYS[:3]) != view.select(KEYS[:4])
 
 
+def test_a_few_keys_are_looked_up_and_make_the_same_view(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, looked_up = engine.view("scans"), engine.view("scans")
+    assert len(read) == 20
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "batches", None)
+        patch.setattr(Engine, "table", None)
+        some = looked_up.select(KEYS[:3])
+        with pytest.raises(NoSuchKey):
+            looked_up.select(["ct/none"])
+    assert some == read.select(KEYS[:3])
+    assert some.to_arrow().equals(read.select(KEYS[:3]).to_arrow())
+
+
 @pytest.mark.parametrize("make", [pd.DataFrame, pa.table], ids=["pandas", "arrow"])
 def test_a_table_selects_by_key_and_version(engine: Engine, make: Any) -> None:
     view = engine.view("scans")
