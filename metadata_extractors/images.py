@@ -5,10 +5,13 @@ No pixel is decoded, and Pillow's other formats are not offered an object: some 
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final
 
@@ -130,8 +133,7 @@ class ImageExtractor:
         problems: list[str] = []
         values: dict[str, object] = {}
         raised = ""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged tags; they may hold values
+        with _quietly():
             try:
                 image = opener(file, "")
                 values |= {"Format": image.format, "Mode": image.mode}
@@ -148,6 +150,23 @@ class ImageExtractor:
             return Extraction("failed", problems=(f"the header cannot be read ({raised})",))
         named = {field.name: values.get(field.name) for field in self._fields}
         return Extraction("partial" if raised else "ok", named, (*([raised] if raised else []), *problems))
+
+
+_quiet: ContextVar[bool] = ContextVar("pillow_quiet", default=False)
+for _name in ("PIL.TiffImagePlugin", "PIL.PngImagePlugin"):
+    logging.getLogger(_name).addFilter(lambda _record: not _quiet.get())
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Pillow's warnings, and its debug log in this thread: both may hold values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        token = _quiet.set(True)
+        try:
+            yield
+        finally:
+            _quiet.reset(token)
 
 
 def _opener(head: bytes) -> type[Any] | None:

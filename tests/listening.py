@@ -46,9 +46,9 @@ def listening(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str
     """Hears everything within."""
     heard = Heard(caplog, capfd)
     with ExitStack() as levels, warnings.catch_warnings(record=True) as caught:
-        levels.enter_context(caplog.at_level(logging.DEBUG))
         for name in ON_THE_WIRE:
             levels.enter_context(caplog.at_level(logging.INFO, name))
+        levels.enter_context(caplog.at_level(logging.DEBUG))  # last, as each sets the handler's level too
         warnings.simplefilter("always")
         yield heard
         heard.note(*(warning.message for warning in caught))

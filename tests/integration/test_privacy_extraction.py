@@ -10,6 +10,7 @@ import io
 import json
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -22,6 +23,8 @@ from PIL import Image
 
 from metadata_extractors.extract_worker import ExtractWorker, Options
 from metadata_extractors.limits import ExtractorSpec, Limits
+from metadata_extractors.ranged import RangedReader, extract_from
+from metadata_extractors.registry import make_extractor
 from snapengine.errors import TryAgain
 from snapengine.extraction_tasks import messages_of
 from snapengine.metadata_codec import decode
@@ -41,6 +44,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with guarded_cloud() as (cloud, guard):
         made = House(cloud, guard, tmp_path_factory.mktemp("privacy"))
         damaged()
+        others()
         yield made
 
 
@@ -61,6 +65,7 @@ def heard(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -
         yield hearing
 
 
+@cache
 def others() -> dict[str, bytes]:
     """Files of other kinds with marks where they identify."""
     exif = Image.Exif()
@@ -124,6 +129,15 @@ def test_whole_and_damaged_files_of_every_kind(house: House, heard: Heard) -> No
 
 
 _KINDS = {"images": "jpeg", "nifti": "nifti", "parquet": "parquet", "object": "jpeg"}
+
+
+def test_extractors_called_by_hand_say_no_value_either(house: House, heard: Heard) -> None:
+    """In the caller's own process, where libraries have their loggers."""
+    for data in (marked(), *damaged().values(), *others().values()):
+        for name in ("dicom", "images", "nifti", "parquet"):
+            found = extract_from(make_extractor(name, None), _reader(data))
+            heard.note(found.outcome, found.problems)
+    assert shows(heard.text) == []
 
 
 def test_an_extractor_that_hangs_dies_lies_or_raises_with_a_value_in_its_words(
@@ -237,6 +251,10 @@ def without(policy: Policy, action: str, only: str | None = None) -> Policy:
             kept.append({**statement, "Action": actions})
     assert kept != policy["Statement"]
     return {**policy, "Statement": kept}
+
+
+def _reader(data: bytes) -> RangedReader:
+    return RangedReader(lambda start, end: data[start:end], len(data), "a/key")
 
 
 def _free_port() -> int:
