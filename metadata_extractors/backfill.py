@@ -29,8 +29,8 @@ PATIENCE: Final = 60.0
 CUT_EVERY: Final = 5.0
 """Seconds between epochs while it goes on."""
 
-AHEAD: Final = 8
-"""Objects begun for each process before their rows are kept."""
+AHEAD: Final = 1_000
+"""Objects begun before their rows are kept, which takes half a second."""
 
 HOPELESS: Final = 1_000
 """Objects that may be refused before any is read; then it is the role, and no object."""
@@ -92,6 +92,7 @@ async def backfill(
             await cutter.cut()  # for what a run left that was stopped
             view = await asyncio.to_thread(engine.view, bucket, at, prefix=prefix)
             report = Report(view.reference, {each: faces[each].version for each in names})
+            report.outcomes = {each: Counter() for each in names}
             counts = _Counts(report)
             rows = RowWriter(store, name, engine.clock)
             async with RowKeeper(rows, _Cutting(cutter).cover, counts, patience=PATIENCE) as keeper:
@@ -107,7 +108,7 @@ async def backfill(
                     patience=PATIENCE,
                     outages=(TryAgain,),
                 )
-                await _all(engine, view, work, report, processes * AHEAD, again=again, progress=progress)
+                await _all(engine, view, work, report, again=again, progress=progress)
             report.epoch = (await cutter.cut()).number
             progress(view, report)
             return report
@@ -133,13 +134,12 @@ async def _all(
     view: View,
     work: Work,
     report: Report,
-    ahead: int,
     *,
     again: bool,
     progress: Callable[[View, Report], None],
 ) -> None:
     """Every object that lacks rows, so many at once."""
-    places = asyncio.Semaphore(ahead)
+    places = asyncio.Semaphore(AHEAD)
 
     async def one(version: ObjectVersion, names: Sequence[str]) -> None:
         try:

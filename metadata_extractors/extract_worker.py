@@ -21,12 +21,13 @@ from snapengine.extraction_tasks import Task, parse_tasks
 from snapengine.log import RowWriter
 from snapengine.model import BucketConfig
 from snapengine.workers import logs
+from snapengine.workers.consumer import IN_HAND as MOST_IN_HAND
 from snapengine.workers.consumer import QueueConsumer
 from snapengine.workers.epochs import Epochs
 from snapengine.workers.failures import plain
 from snapengine.workers.http import served
 from snapengine.workers.readiness import StoreCheck
-from snapengine.workers.sqs import BATCH, SQSQueue
+from snapengine.workers.sqs import SQSQueue
 
 REFRESH: Final = 30.0
 """Seconds after which the registry is read again, for queues that have come or gone."""
@@ -42,6 +43,10 @@ ONCE_PATIENCE: Final = 60.0
 
 POLLS: Final = 2
 """Long polls at once, for each queue."""
+
+IN_HAND: Final = 200
+"""Messages of one queue, for each process, that are received and not dealt with. One may hold a single
+object, whose row waits a second or two until it is kept and covered; others are extracted meanwhile."""
 
 CONNECTIONS: Final = 200
 """To SQS, at most."""
@@ -260,7 +265,7 @@ class ExtractWorker:
                 dead_letter_url=wanted[url].dead_letter_url,
                 polls=POLLS,
                 once=self._options.once,
-                limit=max(POLLS * BATCH, 4 * self._options.processes),
+                limit=min(IN_HAND * self._options.processes, MOST_IN_HAND),
             )
             self._tasks[url] = parts.group.create_task(self._consume(wanted[url]))
             logs.info("consuming", queue=queue.name)

@@ -241,7 +241,7 @@ def test_the_exit_code_is_1_if_some_could_not_be_tried(
 
 
 def test_a_run_that_is_killed_is_gone_on_with(site: Site) -> None:
-    landed(site, *(f"k{number:03}" for number in range(150)))
+    landed(site, *(f"k{number:03}" for number in range(500)))
     command = [sys.executable, "-m", "snapengine", "extract", site.bucket, "--processes", "1"]
     process = subprocess.Popen(
         command, env={**os.environ, **site.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -257,10 +257,10 @@ def test_a_run_that_is_killed_is_gone_on_with(site: Site) -> None:
         process.kill()
         process.wait(10)
     report = extracted(site)
-    assert report.looked_at == 150
+    assert report.looked_at == 500
     assert report.had_rows > 0
-    assert report.outcomes["dicom"].total() + report.had_rows == 150
-    assert len(site.outcomes()) == 150
+    assert report.outcomes["dicom"].total() + report.had_rows == 500
+    assert len(site.outcomes()) == 500
 
 
 def stored_entries(site: Site) -> int:
