@@ -29,6 +29,7 @@
         ├── MalformedMessage
         ├── SchemaTooNew
         ├── LogDamaged
+        ├── DigestDiffers
         └── ArchiveDamaged
             └── ArchiveFileMissing
 
@@ -243,6 +244,12 @@ class LogDamaged(BadData):
     """An entry that an epoch covers is missing or cannot be read: no answer is given from the rest."""
 
     code = "log-damaged"
+
+
+class DigestDiffers(BadData):
+    """A view that was noted with a digest, and has another now."""
+
+    code = "digest-differs"
 
 
 class ArchiveDamaged(BadData):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from snapengine.digest import short
-from snapengine.errors import PermissionMissing, SnapEngineError, UsageError, VersionGone
+from snapengine.errors import DigestDiffers, PermissionMissing, SnapEngineError, UsageError, VersionGone
 from snapengine.instants import render
 from snapengine.model import NULL_VERSION, GoneVersion, ObjectVersion
 from snapengine.stores.objects import StoredVersion
@@ -58,6 +58,17 @@ def digest_given(text: str) -> str:
 def same_digest(given: str, found: str) -> bool:
     """Whether a view's digest is the one given, in full or in its short form."""
     return given == found or given.removeprefix("sha256:") == short(found)
+
+
+def checked(view: View, digest: str) -> View:
+    """The view, if its digest is the one given, in full or short. Raises `DigestDiffers`."""
+    found = view.digest()
+    if not same_digest(digest, found):
+        raise DigestDiffers(
+            f"{view.reference} has the digest {found}; it was noted with {digest}. Either this is another "
+            "table than it was noted in, or the log has been changed."
+        )
+    return view
 
 
 def differences(heads: Heads, view: View) -> Generator[Difference | None, None, None]:
