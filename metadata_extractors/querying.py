@@ -213,9 +213,17 @@ def _local(path: Path) -> str:
     return str(path)
 
 
+def _in_parquet(shape: pa.Schema) -> pa.Schema:
+    """The types that Parquet has for these: it has no timestamps in seconds, for one."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(shape.empty_table(), sink)
+    return pq.read_schema(pa.BufferReader(sink.getvalue()))
+
+
 def _stored_schemas(paths: Sequence[str], shape: pa.Schema) -> set[str]:
     """The names of the columns that some file has. Raises `BadData` where one is of another type."""
     names: set[str] = set()
+    expected = _in_parquet(shape)
     for path in paths:
         try:
             stored = pq.read_schema(path)
@@ -225,7 +233,7 @@ def _stored_schemas(paths: Sequence[str], shape: pa.Schema) -> set[str]:
             raise ArchiveDamaged(
                 f"The metadata file {path} cannot be read ({type(error).__name__})."
             ) from None
-        for field in shape:
+        for field in expected:
             if field.name in stored.names and stored.field(field.name).type != field.type:
                 found = stored.field(field.name).type
                 raise BadData(f"{path} has {found} in its column {field.name}, and not {field.type}.")

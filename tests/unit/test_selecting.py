@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from metadata_extractors.conditions import condition
+from metadata_extractors.dicom_usual import DEFAULT_COLUMNS
 from metadata_extractors.querying import Means, Scope, query
+from metadata_extractors.registry import make_extractor
 from metadata_extractors.selecting import Asked, Selected, in_order
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BadData, UsageError
 from snapengine.metadata_rows import joined_schema, row_schema
@@ -115,6 +118,40 @@ def test_columns_that_a_file_lacks_are_null_and_of_their_type(tmp_path: Path) ->
         found = ask("PixelSpacing IS NULL", files, wider.empty_table(), None, wider, ("PixelSpacing", "key"))
         assert found.table.schema.field("PixelSpacing").type == pa.list_(pa.float64())
         assert found.matched == matched
+
+
+def _some(kind: pa.DataType) -> Any:
+    """A value of the type, as Python has it."""
+    if pa.types.is_list(kind):
+        return [_some(kind.value_type), None]
+    if pa.types.is_timestamp(kind):
+        return dt.datetime(2020, 1, 2, 3, 4, 5, tzinfo=dt.UTC if kind.tz else None)
+    told = {
+        pa.string(): "é'x",
+        pa.binary(): b"\x00\xff",
+        pa.float64(): 1.25,
+        pa.uint64(): 2**63 + 1,
+        pa.bool_(): True,
+        pa.date32(): dt.date(2020, 1, 2),
+        pa.time64("us"): dt.time(1, 2, 3, 456789),
+    }
+    return told.get(kind, 5)
+
+
+@pytest.mark.parametrize("extractor", ["dicom", "images", "nifti", "object", "parquet"])
+def test_values_of_every_type_come_out_of_files_as_they_went_in(tmp_path: Path, extractor: str) -> None:
+    names = [*DEFAULT_COLUMNS, "AcquisitionDateTime", "SelectorUVValue", "ICCProfile", "StudyDateText"]
+    columns = names if extractor == "dicom" else None
+    schema = joined_schema(row_schema(make_extractor(extractor, columns).schema))
+    full = {field.name: _some(field.type) for field in schema} | {"key": "a", "outcome": "ok"}
+    bare = {field.name: None if field.nullable else full[field.name] for field in schema}
+    rows = [full, bare | {"key": "b", "outcome": "ok"}]
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, tmp_path / "m.parquet")
+    for where in ("true", pc.field("key") >= "a"):
+        found = ask(where, [tmp_path / "m.parquet"], schema.empty_table(), None, schema, tuple(schema.names))
+        assert found.table.equals(table)
+        assert found.table.schema.equals(schema, check_metadata=True)
 
 
 def test_files_that_are_gone_damaged_or_unlike_the_rest_are_named(tmp_path: Path) -> None:
