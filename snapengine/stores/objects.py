@@ -18,6 +18,7 @@ from snapengine.errors import (
     VersionGone,
 )
 from snapengine.model import NULL_VERSION, ObjectVersion
+from snapengine.stores.lean_gets import LeanGets
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -77,6 +78,7 @@ class S3Objects:
 
     def __init__(self, client: S3Client) -> None:
         self._client = client
+        self._lean = LeanGets(client)
 
     def read(self, bucket: str, version: ObjectVersion, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `[start, end)` of that version; fewer where it ends before.
@@ -89,6 +91,8 @@ class S3Objects:
         whole = start == 0 and (stop is None or stop == version.size)
         if stop is not None and start >= stop and not whole:
             return b""
+        if stop is not None and (data := self._lean.read(bucket, version, start, stop)) is not None:
+            return data
         options: dict[str, Any] = {}
         if not whole:
             options["Range"] = f"bytes={start}-" + ("" if stop is None else str(stop - 1))
@@ -111,6 +115,7 @@ class S3Objects:
                 version.key,
                 version.version_id,
             )
+        self._lean.learn(bucket, version)
         return data
 
     def head(self, bucket: str, version: ObjectVersion) -> StoredVersion:
