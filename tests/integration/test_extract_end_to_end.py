@@ -39,6 +39,7 @@ def snapengine(cloud: DevCloud, *arguments: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_lands_has_a_row_as_of_its_time_and_an_overwrite_has_its_own(
     cloud: DevCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ STEPS = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_at_any_step_it_loses_nothing_and_no_version_has_two_answers(
     cloud: DevCloud, site: Site, tmp_path: Path, start: Start
 ) -> None:
