@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -21,7 +20,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.errors import IdentifyingRefused, LogDamaged, SchemaTooNew
+from snapengine.errors import IdentifyingRefused, LogDamaged, PermissionMissing, SchemaTooNew
 from snapengine.metadata_codec import Decoded, compacted, decode, without
 from snapengine.metadata_rows import identifying_names, metadata_log
 from snapengine.model import NULL_VERSION, LogEntry
@@ -193,12 +192,18 @@ def _entry(bucket: str, number: int, nonce: str, action: Action, units: Sequence
 
 
 async def forget_in_entry(
-    store: LogStore, entry: LogEntry, forgotten: Forgotten, *, parts: bool = True
+    store: LogStore,
+    entry: LogEntry,
+    forgotten: Forgotten,
+    *,
+    parts: bool = True,
+    part: bytes | None = None,
 ) -> int:
-    """Take forgotten rows out of an entry of the log of rows, its identifying part first; how many.
+    """Take forgotten rows out of an entry of the log of rows, its identifying part first; how many there
+    were. `part` spares reading that to who has it; without `parts` it is left alone.
 
     Safe to repeat from any point: in between the part has fewer rows than the entry, and only those that both
-    have count. Where the part may not be touched, the entry's own rows go; without `parts` nobody tries.
+    have count. Raises what the store raises; then, if it is for lack of a right, nothing was taken out.
     """
     if entry.form != "metadata" or not forgotten.units:
         return 0
@@ -206,16 +211,28 @@ async def forget_in_entry(
     if not pc.any(forgotten.mask(found.table)).as_py():
         return 0
     if parts and identifying_names(found.schema):
-        with suppress(IdentifyingRefused):  # the next erasure goes through all parts that there are
-            await _forget_in_part(store, entry, forgotten)
+        await store.rewrite_entry(entry)  # as it is: whether it may be is known before anything goes
+        await _forget_in_part(store, entry, forgotten, part)
     payload, rows = without(entry.payload, forgotten.mask)
     await store.rewrite_entry(replace(entry, payload=payload, count=rows))
     return int(found.table.num_rows) - rows
 
 
-async def _forget_in_part(store: LogStore, entry: LogEntry, forgotten: Forgotten) -> None:
+async def forget_if_allowed(
+    store: LogStore, entry: LogEntry, forgotten: Forgotten, *, part: bytes | None = None
+) -> int:
+    """The same for who completes an entry. A role that may not rewrite entries leaves it as it is: the
+    archiver, which may, meets the rows in its next segment, and goes through the log again."""
+    try:
+        return await forget_in_entry(store, entry, forgotten, part=part)
+    except (PermissionMissing, IdentifyingRefused):
+        return 0
+
+
+async def _forget_in_part(store: LogStore, entry: LogEntry, forgotten: Forgotten, part: bytes | None) -> None:
     bucket = entry.bucket.removesuffix(metadata_log(""))
-    part = await store.get_identifying(bucket, entry.stream, entry.number, entry.nonce)
+    if part is None:
+        part = await store.get_identifying(bucket, entry.stream, entry.number, entry.nonce)
     if part is not None:
         payload, _ = without(part, forgotten.mask)
         await store.put_identifying(bucket, entry.stream, entry.number, entry.nonce, payload, replacing=True)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from snapengine.archive.manifest import ArchiveFile, Listed, files_from_payload, files_to_payload, to_json
 from snapengine.errors import BadData, LogDamaged
-from snapengine.forgotten import Forgotten, forget_in_entry, read_forgotten
+from snapengine.forgotten import Forgotten, forget_if_allowed, read_forgotten
 from snapengine.metadata_codec import pack as pack_rows
 from snapengine.metadata_rows import metadata_log
 from snapengine.model import EntryForm, Epoch, LogEntry, Observation, Watermarks
@@ -125,7 +125,9 @@ class RowWriter:
             )
             forgotten = await self._now_forgotten(bucket)
             if forgotten.number > before.number:
-                self.left_out += await forget_in_entry(self._store, entry, forgotten)
+                self.left_out += await forget_if_allowed(
+                    self._store, entry, forgotten, part=packed.identifying
+                )
             await complete(self._store, entry)
             committed.append(Committed(entry.bucket, entry.stream, entry.number))
         self.left_out += table.num_rows - rows.num_rows
@@ -298,7 +300,7 @@ class EpochCutter:
         if entry is None:
             raise LogDamaged(f"Entry {number} of stream {stream} of bucket {log} is missing.")
         if entry.form == "metadata":
-            await forget_in_entry(self._store, entry, await read_forgotten(self._store, self._bucket))
+            await forget_if_allowed(self._store, entry, await read_forgotten(self._store, self._bucket))
         await complete(self._store, entry)
 
 

@@ -111,11 +111,12 @@ async def finish_forgetting(tools: ArchiveTools, root: Root, bucket: str, renew:
         if not forgotten.number:
             return
         run = _Run(tools, log, bucket, root, forgotten, renew, lambda _: None)
-        if await asyncio.to_thread(run.is_whole):
+        whole = await asyncio.to_thread(run.is_whole)
+        if whole:
             files = FilesForgetting(tools.store, root, bucket, forgotten, renew, apply=True)
-            if (await asyncio.to_thread(files.run)).manifests:
-                await asyncio.to_thread(sweep_now, tools, root, bucket, renew)
-        else:
+            # What the archive took in after all came out of the log: see `forget_if_allowed`.
+            whole = not (await asyncio.to_thread(files.run)).manifests
+        if not whole:
             await run.all(None, 0)
 
 

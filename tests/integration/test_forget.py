@@ -20,6 +20,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from snapengine import Engine, Settings
+from snapengine import log as log_module
 from snapengine.archive.manifest import Segment, from_json
 from snapengine.archive.roots import FileRoot
 from snapengine.archiving import forget as forgetting
@@ -32,7 +33,7 @@ from snapengine.archiving.leasing import at_work
 from snapengine.archiving.rebuild import finish, rebuild_table
 from snapengine.archiving.segments import make_segments
 from snapengine.errors import Busy, UsageError
-from snapengine.forgotten import prefix_unit, version_unit
+from snapengine.forgotten import Forgotten, prefix_unit, version_unit
 from snapengine.log import EpochCutter, RowWriter
 from snapengine.metadata_codec import decode, encode
 from snapengine.metadata_rows import metadata_log
@@ -436,3 +437,24 @@ async def test_rows_written_meanwhile_by_a_living_worker_are_gone_as_well(tmp_pa
     assert found(house, (tmp_path / "root",), mark("ct/03", "f-ct/03")) == []
     assert found(house, (), mark("ct/04", "f-ct/04"))
     assert writer.left_out > 0
+
+
+def test_what_a_role_without_the_right_left_in_the_log_goes_with_the_archivers_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(sqlite_house(tmp_path), (tmp_path / "root",))
+    house = populated(site)
+    run(house, Asked(units("ct/03")))
+    with monkeypatch.context() as patch:
+        patch.setattr(log_module, "read_forgotten", _knows_nothing)
+        extract(house, 6000, [("ct/03", "f-ct/03")])
+    assert site.left(("ct/03", "f-ct/03"))
+    house.clock.now += 600_000
+    house.round()
+    house.clock.now += 600_000
+    house.round()
+    assert site.left(("ct/03", "f-ct/03")) == []
+
+
+async def _knows_nothing(*_: Any) -> Forgotten:
+    return Forgotten()

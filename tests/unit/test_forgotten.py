@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from snapengine.archive.identifying import IdentifyingParts, decoded
-from snapengine.errors import IdentifyingRefused, LogDamaged, SchemaTooNew, Unreachable
+from snapengine.errors import IdentifyingRefused, LogDamaged, PermissionMissing, SchemaTooNew, Unreachable
 from snapengine.forgotten import (
     UNITS_AT_ONCE,
     Forgotten,
@@ -202,22 +202,37 @@ async def test_what_a_writer_that_died_had_put_is_taken_out_by_who_cuts_the_epoc
     assert await keys_kept(backend) == (["k0002"], ["k0002"])
 
 
-async def test_a_cutter_without_the_right_to_identifying_columns_takes_out_the_rest_and_the_rest_counts(
+class Denied(LossyStore):
+    """A role that may put identifying parts and entries, and neither read the one nor rewrite the other."""
+
+    async def get_identifying(self, *_: object) -> bytes | None:
+        raise IdentifyingRefused("no")
+
+    async def rewrite_entry(self, entry: LogEntry) -> bool:
+        raise PermissionMissing("no", action="dynamodb:UpdateItem")
+
+
+async def test_a_role_that_may_not_rewrite_entries_goes_on_and_leaves_them_to_the_archiver(
     backend: Backend,
 ) -> None:
-    class Denied(LossyStore):
-        async def get_identifying(self, *_: object) -> bytes | None:
-            raise IdentifyingRefused("no")
+    class Race(Denied, Forgetting):
+        pass
 
-    put = row_entry(1, row_table([row(1), row(2), row(3)]))
+    await RowWriter(Race(backend.log), "w", clock).append(BUCKET, EXTRACTOR, row_table([row(1), row(2)]))
+    part = encode(EXTRACTOR, row_table([row(1)])).identifying or b""
+    await backend.log.put_identifying(BUCKET, 0, 2, "n", part)
+    await backend.log.put_entry(row_entry(2, row_table([row(1)])))
+    epoch = await EpochCutter(Denied(backend.log), BUCKET, clock).cut()
+    assert epoch.rows == {0: 2}
+    assert await keys_kept(backend) == (["k0001", "k0002", "k0001"], ["k0001", "k0002", "k0001"])
+
+
+async def test_only_rows_count_that_an_entry_and_its_identifying_part_both_have(backend: Backend) -> None:
+    put = row_entry(1, row_table([row(1), row(3)]))
     part = encode(EXTRACTOR, row_table([row(1), row(2), row(3)])).identifying or b""
     await backend.log.put_identifying(BUCKET, 0, 1, "n", part)
     await backend.log.put_entry(put)
-    await tell(backend.log, BUCKET, "forget", [key_unit("k0002")], clock)
-    await EpochCutter(Denied(backend.log), BUCKET, clock).cut()
-    assert (await keys_kept(backend))[0] == ["k0001", "k0003"]
-    (entry,) = backend.store.entries(metadata_log(BUCKET), 0, 0, 1)
-    whole = IdentifyingParts(backend.store, BUCKET, {}, {0: 1}).whole(entry, decoded(entry))
+    whole = IdentifyingParts(backend.store, BUCKET, {}, {0: 1}).whole(put, decoded(put))
     assert whole.table["PatientName"].to_pylist() == ["name 1", "name 3"]
 
 
@@ -226,15 +241,16 @@ async def test_half_way_through_an_erasure_only_rows_count_that_both_parts_have(
     part = encode(EXTRACTOR, row_table([row(1), row(2)])).identifying or b""
     await backend.log.put_identifying(BUCKET, 0, 1, "n", part)
     await backend.log.put_entry(put)
-    lossy = LossyStore(backend.log)
     forgotten = Forgotten(1, frozenset([key_unit("k0001")]))
 
-    async def stop(*_: object) -> bool:
-        raise Unreachable("gone")
+    class Dying(LossyStore):
+        async def rewrite_entry(self, entry: LogEntry) -> bool:
+            if entry.count < 2:
+                raise Unreachable("gone")
+            return bool(await self._store.rewrite_entry(entry))
 
-    lossy.rewrite_entry = stop  # type: ignore[method-assign]  # the process ends here
     with pytest.raises(Unreachable):
-        await forget_in_entry(lossy, put, forgotten)
+        await forget_in_entry(Dying(backend.log), put, forgotten)
     whole = IdentifyingParts(backend.store, BUCKET, {}, {0: 1}).whole(put, decoded(put))
     assert whole.table["key"].to_pylist() == ["k0002"]
     assert await forget_in_entry(backend.log, put, forgotten) == 1
