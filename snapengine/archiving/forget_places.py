@@ -122,6 +122,7 @@ class _Versions:
 
     def delete(self) -> None:
         try:
+            self._abort_uploads()
             found = self._found()
             while some := list(islice(found, 1000)):
                 self._renew()
@@ -129,17 +130,29 @@ class _Versions:
                 failed = reply.get("Errors", [])
                 self._done.versions += len(some) - len(failed)
                 if failed:
-                    self._remain(f"{len(failed):,} could not be deleted: {failed[0].get('Code')}")
+                    self._remain(f"{len(failed):,} versions could not be deleted ({failed[0].get('Code')})")
         except ClientError as error:
             if code_of(error) not in {"AccessDenied", "NotImplemented", "MethodNotAllowed"}:
                 with translated(f"s3://{self._home}"):
                     raise
-            self._remain(f"this role may not list or delete versions ({code_of(error)})")
+            self._remain(f"this role may not list or delete them ({code_of(error)})")
+
+    def _abort_uploads(self) -> None:
+        """Parts that a killed archiver had sent of a file, which no listing of objects shows."""
+        pages = self._s3.get_paginator("list_multipart_uploads")
+        for folder in _FOLDERS:
+            for page in pages.paginate(Bucket=self._home, Prefix=f"{self._prefix}{self._bucket}/{folder}/"):
+                for upload in page.get("Uploads", []):
+                    self._renew()
+                    self._s3.abort_multipart_upload(
+                        Bucket=self._home, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                    self._done.files += 1
 
     def _remain(self, why: str) -> None:
         self._done.remains.append(
-            f"earlier versions of deleted files below s3://{self._home}/{self._prefix}{self._bucket}/, if it "
-            f"keeps any: {why}"
+            f"earlier versions of deleted files, and uploads that did not end, below "
+            f"s3://{self._home}/{self._prefix}{self._bucket}/, if there are any: {why}"
         )
 
     def _found(self) -> Iterator[Any]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from snapengine import Engine, Settings
@@ -458,3 +459,28 @@ def test_what_a_role_without_the_right_left_in_the_log_goes_with_the_archivers_n
 
 async def _knows_nothing(*_: Any) -> Forgotten:
     return Forgotten()
+
+
+def test_an_upload_that_did_not_end_is_ended_and_versions_out_of_reach_are_told(
+    moto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = dynamodb_house(moto_url, monkeypatch)
+    play(house)
+    extract(house, 3700, EARLIER)
+    house.round(checkpoint_now=True)
+    s3 = boto3.client("s3")
+    name, _, prefix = house.archive[5:].partition("/")
+    key = f"{prefix}/scans/identifying/extractor=dicom/epochs=1_9/rows-1234-00000.parquet"
+    upload = s3.create_multipart_upload(Bucket=name, Key=key)["UploadId"]
+    s3.upload_part(Bucket=name, Key=key, UploadId=upload, PartNumber=1, Body=b"MARK")
+    done = run(house, Asked(units("ct/04")))
+    assert s3.list_multipart_uploads(Bucket=name).get("Uploads", []) == []
+    assert not any("versions" in place for place in done.places.remains)
+
+    def denied(*_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListObjectVersions")
+
+    monkeypatch.setattr(forget_places._Versions, "_found", denied)
+    done = run(house, Asked(units("ct/05")))
+    assert any("may not list or delete them (AccessDenied)" in place for place in done.places.remains)
+    assert any("point-in-time" in place for place in done.places.remains)
