@@ -38,10 +38,11 @@ RANGE_ROWS = 65_536
 
 
 def rows_schema(members: Sequence[RowSchema], wanted: Extracted) -> pa.Schema:
-    """Of all rows together: with all columns, or the plain one. Raises `BadData` where two versions of the
-    extractor contradict each other."""
+    """Of all rows together: with all columns, or the plain one, as far as they are needed. Raises `BadData`
+    where two versions of the extractor contradict each other."""
     full = full_schema(members, wanted.extractor)
-    return full if wanted.full else plain_schema(full)
+    schema = full if wanted.full else plain_schema(full)
+    return pa.schema([field for field in schema if wanted.reads(field.name)])
 
 
 def full_schema(members: Sequence[RowSchema], extractor: str) -> pa.Schema:
@@ -54,6 +55,10 @@ def full_schema(members: Sequence[RowSchema], extractor: str) -> pa.Schema:
 def shown_schema(rows: pa.Schema) -> pa.Schema:
     """Of a range's result, and of a checkpoint's files: `joined_schema`, where any column may be null."""
     return pa.schema([field.with_nullable(True) for field in joined_schema(rows)])
+
+
+class Tied(Exception):
+    """Which of two rows counts cannot be told without all of their columns."""
 
 
 class WholeFold:
@@ -134,6 +139,7 @@ class ChangeFold:
         columns = pa.schema([field for field in stored if field.name in self.schema.names])
         self._live = reading.files_window(self._files, columns)
         self._ids = reading.files_window(plan.objects, pa.schema(EMPTY_BASE.schema))
+        self._objects = reading.files_window(plan.objects, VIEW_SCHEMA)
 
     def ranges(self, reading: Reading) -> list[KeyRange]:
         parts = [*reading.plan.delta, *self._later.parts]
@@ -182,14 +188,20 @@ class ChangeFold:
         touched = _without(pc.unique(later["key"]), replaced)
         told = _among(self._standing(keys, base, touched), later)
         old = view.filter(pc.invert(self._is_new(view, side)))
-        stood = _among(self._standing(keys, base, pc.unique(old["key"])), old)
-        rows = [later, pending, self._as_rows(told), self._as_rows(stood)]
+        as_it_was, there = self._as_it_was(keys, old, later)
+        view, old = _without_keys(view, as_it_was), _without_keys(old, as_it_was)
+        replaced = _without(replaced, as_it_was)
+        stood = _among(self._standing(keys, base, there), old)
         missing = _not_among(old, stood)
+        rows = [later, _not_among(pending, missing), self._as_rows(told), self._as_rows(stood)]
         if missing.num_rows:
             rows.append(self._rows_before(keys, sorted(pc.unique(missing["key"]).to_pylist())))
         view = pa.concat_tables([view, told.select(VIEW_SCHEMA.names).cast(VIEW_SCHEMA)])
         view = view.take(pc.sort_indices(view, sort_keys=[("key", "ascending")]))
-        shown = join_rows(view, fold_rows(_among(pa.concat_tables(rows), view))).cast(self.schema)
+        found = _among(pa.concat_tables(rows), view)
+        if self._wanted.columns is not None and _tied(found):
+            raise Tied
+        shown = join_rows(view, fold_rows(found)).cast(self.schema)
         if base is not None:
             gone = pa.concat_arrays([replaced, told["key"].combine_chunks()])
             kept = base.filter(pc.invert(pc.is_in(base["key"], value_set=gone)))
@@ -200,6 +212,24 @@ class ChangeFold:
             return pa.concat_tables([shown, *(conform(one, self.schema) for one in unknown)])
         absent = pa.table({"key": _without(replaced, shown["key"].combine_chunks())})
         return pa.concat_tables([shown, conform(absent, self.schema)])
+
+    def _as_it_was(
+        self, keys: KeyRange, old: pa.Table, later: pa.Table
+    ) -> tuple[pa.Array[Any], pa.Array[Any]]:
+        """Of these objects the keys of which nothing has changed after all; and those of the others of which
+        the live set shows that version id too."""
+        same: list[str] = []
+        there: list[str] = []
+        wanted = sorted(pc.unique(old["key"]).to_pylist())
+        stood = {row["key"]: row for row in self._objects.rows(keys, wanted).to_pylist()} if wanted else {}
+        touched = set(_among(old, later)["key"].to_pylist())
+        for row in old.to_pylist():
+            before = stood.get(row["key"])
+            if before == row and row["key"] not in touched:
+                same.append(row["key"])
+            elif before is not None and before["version_id"] == row["version_id"]:
+                there.append(row["key"])
+        return pa.array(same, pa.string()), pa.array(there, pa.string())
 
     def _observed(self, keys: KeyRange, side: pa.Table, delta: pa.Table) -> tuple[pa.Table, pa.Array[Any]]:
         """The objects of the keys of which the live set no longer holds because of observations, and those
@@ -251,6 +281,12 @@ def _told(tail: RowTail, wanted: Extracted) -> list[RowSchema]:
     return [RowSchema(schema, 0) for schema in tail.schemas.get(wanted.extractor, ())]
 
 
+def _tied(rows: pa.Table) -> bool:
+    names = ["outcome", "extracted_at", "extractor_version"]
+    told = rows.select(names).append_column("id", version_ids(rows).cast(pa.binary()))
+    return bool(told.group_by([*names, "id"]).aggregate([]).num_rows < rows.num_rows)
+
+
 def _among(rows: pa.Table, others: pa.Table) -> pa.Table:
     """The rows of versions that the others have too."""
     if not rows.num_rows:
@@ -262,6 +298,10 @@ def _not_among(rows: pa.Table, others: pa.Table) -> pa.Table:
     if not rows.num_rows:
         return rows
     return rows.filter(pc.invert(pc.is_in(version_ids(rows), value_set=_whole(version_ids(others)))))
+
+
+def _without_keys(table: pa.Table, keys: pa.Array[Any]) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table["key"], value_set=keys)))
 
 
 def _without(keys: pa.Array[Any], others: pa.Array[Any]) -> pa.Array[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,11 +25,11 @@ from snapengine.archive.planning import Gap, KeyRange, keys_below, row_tail, til
 from snapengine.archive.row_files import RowSchema, members_of
 from snapengine.archive.windows import Reader
 from snapengine.errors import ArchiveFileMissing, UsageError
-from snapengine.metadata_rows import conform, joined_schema, plain_schema
+from snapengine.metadata_rows import conform, joined_schema
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.ports import LogReader
 from snapengine.ranges import Fold, Reading, Sources, by_ranges
-from snapengine.row_folding import ChangeFold, WholeFold, full_schema, rows_schema
+from snapengine.row_folding import ChangeFold, Tied, WholeFold, full_schema, rows_schema
 from snapengine.row_spool import Spool
 from snapengine.row_windows import Extracted, RowTail, refusing
 
@@ -75,19 +75,27 @@ class Joined:
             check_blocks(path, file, name, self.schema.names if columns is None else columns)
 
 
-def joined(sources: Sources, ref: SnapshotRef, epoch: Epoch, extractor: str, identifying: bool) -> Joined:
+def joined(
+    sources: Sources,
+    ref: SnapshotRef,
+    epoch: Epoch,
+    extractor: str,
+    identifying: bool,
+    columns: Iterable[str] | None = None,
+) -> Joined:
     """The rows of a view or slice (a narrowed one's: of the view that it narrows), each with the row that the
     epoch knows of its version. An object without one has null in all columns but the view's.
 
-    Without `identifying` nothing with identifying columns is touched. Raises `UsageError` for a slice of all
-    versions, `IdentifyingRefused`, `BadData` if two versions of the extractor contradict each other,
+    Without `identifying` nothing with identifying columns is touched. With `columns` only those of the
+    extractor's own are read; names that it does not have are passed over. Raises `UsageError` for a slice of
+    all versions, `IdentifyingRefused`, `BadData` if two versions of the extractor contradict each other,
     `ArchiveDamaged`, and what the store and the root raise.
     """
     if ref.versions == "all":
         raise UsageError(
             "A slice of all versions has no one version a key: take a view, or a slice of the last versions."
         )
-    wanted = Extracted(extractor, identifying)
+    wanted = Extracted(extractor, identifying, None if columns is None else frozenset(columns))
     for _ in range(_TRIES - 1):
         try:
             return _joined(sources, ref, epoch, wanted)
@@ -140,25 +148,33 @@ def newest_with_rows(archive: Archive, at: int, epoch: int, extractor: str) -> C
 
 def _joined(sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted) -> Joined:
     checkpoint = newest_with_rows(sources.archive(ref.bucket), ref.at, epoch.number, wanted.extractor)
+    members = _known(sources, ref.bucket, epoch).get(wanted.extractor, [])
     if checkpoint is not None:
         try:
-            return _with_files(sources, ref, epoch, wanted, checkpoint)
+            return _with_files(sources, ref, epoch, wanted, checkpoint, members)
+        except Tied:
+            return _with_files(sources, ref, epoch, wanted._replace(columns=None), checkpoint, members)
         except _TooMany:
             pass
-    known = full_schema(_known(sources, ref.bucket, epoch).get(wanted.extractor, []), wanted.extractor)
-    schema = joined_schema(known if wanted.full else plain_schema(known))
+    read = joined_schema(rows_schema(members, wanted))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for table in joined_ranges(sources, ref, epoch, wanted, checkpoint):
+        # By all columns rows are told apart that were extracted at the same instant.
+        for table in joined_ranges(sources, ref, epoch, wanted._replace(columns=None), checkpoint):
             # Where a range has no row at all its table has no columns of the extractor's.
-            yield from conform(table, schema).to_batches(max_chunksize=65_536)
+            yield from conform(table, read).to_batches(max_chunksize=65_536)
 
-    nothing = pa.array([], pa.string())
-    return Joined(joined_schema(known), schema, (), nothing, keys_below(ref.prefix), ref.start, batches)
+    schema = joined_schema(full_schema(members, wanted.extractor))
+    return Joined(schema, read, (), pa.array([], pa.string()), keys_below(ref.prefix), ref.start, batches)
 
 
 def _with_files(
-    sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted, checkpoint: Checkpoint
+    sources: Sources,
+    ref: SnapshotRef,
+    epoch: Epoch,
+    wanted: Extracted,
+    checkpoint: Checkpoint,
+    members: Sequence[RowSchema],
 ) -> Joined:
     folder = Path(tempfile.mkdtemp(prefix="snapengine-"))
     remove = partial(shutil.rmtree, folder, ignore_errors=True)
@@ -171,14 +187,15 @@ def _with_files(
             files = tuple(reader.local(file, folder) for file in stored)
             for path, file in zip(files, stored, strict=True):
                 check_readable(path, reader.name(file))
+        read = joined_schema(rows_schema(members, wanted))
         changes = _Changes(sources, ref, epoch, wanted, checkpoint)
-        spool = changes.spooled(folder)
+        spool = changes.spooled(Spool(read, folder), read)
     except BaseException:
         remove()
         raise
     found = Joined(
-        schema=joined_schema(full_schema(changes.fold.members, wanted.extractor)),
-        read=changes.read,
+        schema=joined_schema(full_schema(members, wanted.extractor)),
+        read=read,
         files=files,
         changed=changes.keys(),
         keys=keys,
@@ -203,10 +220,9 @@ class _Changes:
         self._checkpoint = checkpoint
         self._keys: list[pa.Array[Any]] = [pa.array([], pa.string())]
 
-    def spooled(self, folder: Path) -> Spool:
-        """The rows of the keys that changed. Raises `_TooMany`."""
+    def spooled(self, spool: Spool, read: pa.Schema) -> Spool:
+        """The rows of the keys that changed. Raises `_TooMany`, and `Tied`."""
         view = replace(self._ref, start=None, selection="")
-        spool: Spool | None = None
         count = 0
 
         def begin(reading: Reading) -> Fold:
@@ -217,17 +233,12 @@ class _Changes:
             return self.fold.ranges(reading)
 
         for table in by_ranges(self._sources, view, self._epoch, begin, ranges=ranges):
-            if spool is None:
-                self.read = joined_schema(rows_schema(self.fold.members, self._wanted))
-                spool = Spool(self.read, folder)
             changed = pc.unique(table["key"])
             count += len(changed)
             if count > MOST_CHANGED:
                 raise _TooMany
             self._keys.append(changed.take(pc.sort_indices(changed)))
-            spool.write(_shown(table, self._ref).cast(self.read))
-        if spool is None:
-            raise AssertionError("there is no range without keys")
+            spool.write(conform(_shown(table, self._ref), read))
         spool.close()
         return spool
 

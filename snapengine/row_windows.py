@@ -21,7 +21,7 @@ from snapengine.archive.schemas import EPOCH
 from snapengine.archive.sorting import Sorter
 from snapengine.archive.windows import Window
 from snapengine.errors import IdentifyingRefused, PermissionMissing
-from snapengine.metadata_rows import conform, metadata_log
+from snapengine.metadata_rows import NAMES, conform, metadata_log
 from snapengine.ports import LogReader
 from snapengine.ranges import Reading
 
@@ -32,6 +32,12 @@ class Extracted(NamedTuple):
     extractor: str
     full: bool
     """All columns, also the identifying ones."""
+    columns: frozenset[str] | None = None
+    """Of the extractor's own only these are needed; None: all."""
+
+    def reads(self, name: str) -> bool:
+        """Whether a column is needed."""
+        return self.columns is None or name in self.columns or name in NAMES
 
 
 class RowWindow:
@@ -49,7 +55,7 @@ class RowWindow:
         self.members: list[RowSchema] = []
         for (part, file), schema in zip(files, schemas, strict=True):
             self.members += [one for one in members_of(schema, file.path) if one.first <= to]
-            own = _without_epoch(schema)
+            own = pa.schema([f for f in schema if f.name != EPOCH.name and wanted.reads(f.name)])
             known = alike.setdefault(own.serialize().to_pybytes(), (own, []))
             known[1].append(replace(part, files=(file,)))
         self._wanted = wanted
@@ -72,10 +78,6 @@ class RowWindow:
 
     def rows(self, keys: KeyRange, schema: pa.Schema, only: Sequence[str] | None = None) -> pa.Table:
         return self.start(keys, schema, only)()
-
-
-def _without_epoch(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field for field in schema if field.name != EPOCH.name])
 
 
 @contextmanager

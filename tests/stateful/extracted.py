@@ -210,6 +210,8 @@ class ExtractedHistory(ArchivedHistory):
         self.held["kept from files"] += bool(found.files) and len(found.changed) < view.num_rows
         assert same(answer, truth), (ref, extractor, full, difference(answer, truth))
         self.asked.append((asked, answer))
+        few = read(joined(self.engine, ref, epoch, extractor, full, ["thickness", "PatientName"]))
+        assert same(few, truth.select(few.schema.names)), (asked, difference(few, truth))
 
     def a_view_has_the_same_rows_for_ever(self, asked: Asked, answer: pa.Table) -> None:
         self.held["a_view_has_the_same_rows_for_ever"] += 1
