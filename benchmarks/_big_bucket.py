@@ -21,12 +21,15 @@ from typing import Any, Literal
 
 import boto3
 import pyarrow as pa
+import pyarrow.compute as pc
 from platformdirs import user_cache_path
 
+from benchmarks import _big_metadata
 from benchmarks._big_rows import (
     AFTER,
     BASELINE_ENDED,
     BEFORE,
+    DAY,
     ENABLED,
     HOUR,
     LATELY,
@@ -44,8 +47,8 @@ from snapengine.archiving.checkpoints import checkpoint
 from snapengine.archiving.segments import archive_segments, prepared_root
 from snapengine.digest import digest
 from snapengine.engine import Engine
-from snapengine.log import EpochCutter, StreamWriter
-from snapengine.model import BucketConfig
+from snapengine.log import EpochCutter, RowWriter, StreamWriter
+from snapengine.model import CREATED, BucketConfig
 from snapengine.observation_codec import MAX_ROWS, SCHEMA, observations_of
 from snapengine.ports import LogStore
 from snapengine.settings import Settings
@@ -79,6 +82,9 @@ class Stamp:
     """Of what is live, by the rows themselves."""
     seconds: dict[str, float]
     """Of the steps of making it."""
+    metadata: bool = False
+    """Whether every version has a row of metadata (see `_big_metadata`). Then a last change is later than
+    `at`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +109,17 @@ def default_folder() -> Path:
 
 @contextmanager
 def big_buckets(
-    folder: Path, sizes: Sequence[int], *, seed: int, root: RootKind
+    folder: Path, sizes: Sequence[int], *, seed: int, root: RootKind, metadata: bool = False
 ) -> Iterator[list[BigBucket]]:
     """Buckets of these sizes, made where there are none; one server holds the archives of all.
+
+    With `metadata` they are others, whose versions all have rows.
 
     Raises `Unavailable` where it does not run, or if the folder is in use or holds something else.
     """
     if wrong := [size for size in sizes if size % PATIENT_OBJECTS]:
         raise Unavailable(f"A patient has 1,000 objects: {wrong} is no multiple of that.")
-    own = folder / f"{root}-seed-{seed}"
+    own = folder / f"{root}-seed-{seed}{'-metadata' if metadata else ''}"
     with alone_in(own), ExitStack() as stack:
         if root == "s3":
             try:
@@ -120,7 +128,7 @@ def big_buckets(
                 raise Unavailable(f"SeaweedFS does not run: {problem}") from problem
             stack.enter_context(reaching(server))
             _create_bucket()
-        yield [_prepared(own / f"objects-{size}", Made(size, seed), root) for size in sizes]
+        yield [_prepared(own / f"objects-{size}", Made(size, seed), root, metadata) for size in sizes]
 
 
 def _create_bucket() -> None:
@@ -133,7 +141,7 @@ def _store(folder: Path) -> str:
     return f"sqlite:///{folder / 'store.db'}"
 
 
-def _prepared(folder: Path, made: Made, root: RootKind) -> BigBucket:
+def _prepared(folder: Path, made: Made, root: RootKind, metadata: bool) -> BigBucket:
     stamp = folder / "made.json"
     if stamp.exists():
         body = json.loads(stamp.read_text())
@@ -148,7 +156,7 @@ def _prepared(folder: Path, made: Made, root: RootKind) -> BigBucket:
     clock = Clock(ENABLED)
     engine = Engine(Settings(store=_store(folder), archive=archive, cache="off"), clock=clock)
     engine.store.create()
-    stamped = asyncio.run(_Making(engine, clock, made, root).run())
+    stamped = asyncio.run(_Making(engine, clock, made, root, metadata).run())
     unfinished = folder / "made.json.new"
     unfinished.write_text(json.dumps(asdict(stamped)))
     unfinished.rename(stamp)
@@ -166,7 +174,8 @@ class Clock:
 
 
 class _Making:
-    def __init__(self, engine: Engine, clock: Clock, made: Made, root: RootKind) -> None:
+    def __init__(self, engine: Engine, clock: Clock, made: Made, root: RootKind, metadata: bool) -> None:
+        self._metadata = metadata
         self._engine = engine
         self._clock = clock
         self._made = made
@@ -197,6 +206,10 @@ class _Making:
                 )
                 self._clock.now += HOUR
                 await EpochCutter(log, BUCKET, self._clock).cut()
+            if self._metadata:
+                with self._timed("rows"):
+                    for lot in self._made.all_lots():
+                        await self._write_rows(log, lot.listed)
             for name, (_, until) in (("before", BEFORE), ("after", AFTER)):
                 with self._timed(f"events_{name}"):
                     await self._write_events(log, pa.concat_tables(lists[name]), until)
@@ -206,9 +219,11 @@ class _Making:
                     with self._timed("checkpoint"):
                         await checkpoint(engine, root, BUCKET)
             await self._write_events(log, pa.concat_tables(lists["lately"]), LATELY[1])
-        newest = engine.store.newest_epoch(BUCKET)
-        if newest is None:
-            raise RuntimeError("no epoch was cut")
+            newest = engine.store.newest_epoch(BUCKET)
+            if newest is None:
+                raise RuntimeError("no epoch was cut")
+            if self._metadata:
+                await self._write_events(log, self._made.deletions(), LATELY[1] + DAY)
         with self._timed("truth"):
             said = self._digest()
         return Stamp(
@@ -221,6 +236,7 @@ class _Making:
             at=newest.time,
             digest=said,
             seconds=self._seconds,
+            metadata=self._metadata,
         )
 
     @contextmanager
@@ -257,6 +273,7 @@ class _Making:
         """In the order of their times, in full batches, worker after worker, an epoch every so often."""
         events = events.sort_by("event_time")
         self._observations += events.num_rows
+        await self._write_rows(log, events)
         writers = [StreamWriter(log, f"worker-{number}", self._clock) for number in range(WRITERS)]
         cutter = EpochCutter(log, BUCKET, self._clock)
         starts = range(0, events.num_rows, MAX_ROWS)
@@ -269,6 +286,12 @@ class _Making:
                 await cutter.cut()
         self._clock.now = until + HOUR
         await cutter.cut()
+
+    async def _write_rows(self, log: LogStore, observations: pa.Table) -> None:
+        created = observations.filter(pc.equal(observations["kind"], CREATED))
+        if self._metadata and created.num_rows:
+            writer = RowWriter(log, "extraction", self._clock)
+            await writer.append(BUCKET, _big_metadata.EXTRACTOR, _big_metadata.rows_of(created))
 
     def _digest(self) -> str:
         """Row by row, from what is live, one lot at a time."""

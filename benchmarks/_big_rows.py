@@ -103,6 +103,10 @@ class Made:
     def lot(self, number: int) -> Lot:
         return _Lot(self, number).made()
 
+    def deletions(self) -> pa.Table:
+        """A day after all else the first image of each of some series gets a delete marker; by time."""
+        return pa.concat_tables(_Lot(self, number).deletions() for number in range(self.lots))
+
     def uploads(self, times: tuple[int, int]) -> Iterator[pa.Table]:
         """Another history: as many objects, each put once in `[first, after)`; in no order of times."""
         return (_Lot(self, number).uploads(times) for number in range(self.lots))
@@ -201,6 +205,13 @@ class _Lot:
         for live, values in zip(self._live, content, strict=True):
             live[slots] = values
         return self._put(slots, self._chance.integers(*LATELY, len(slots)), *content)
+
+    def deletions(self) -> pa.Table:
+        slots = np.flatnonzero(self._touched) * _SLOTS + _TOUCHED
+        times = self._chance.integers(LATELY[1] + HOUR, LATELY[1] + DAY, len(slots))
+        return self._removal(
+            slots, times, MARKER_CREATED, "DeleteMarkerCreated", self._content(len(slots))[0]
+        )
 
     def _put(self, slots: Numbers, times: Numbers, *content: Numbers) -> pa.Table:
         versions, etags, sizes = content
