@@ -94,7 +94,7 @@ def test_who_may_not_read_what_is_identifying_has_all_else_and_a_plain_refusal(
     engine = remote.engine()
     deny(monkeypatch, engine)
     with pytest.raises(IdentifyingRefused) as raised:
-        now(engine, identifying=True).batches().__next__()
+        next(now(engine, identifying=True).batches())
     assert raised.value.code == "identifying-refused"
     found = now(engine, identifying=False)
     assert bool(found.files) == archived
@@ -119,6 +119,25 @@ def test_plain_columns_are_read_though_nothing_identifying_is_there(local: House
     assert row_answers(local, some=True, full=False) == before
     with pytest.raises(ArchiveFileMissing, match="scans/identifying/"):
         now(local.engine(), identifying=True)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_folder_that_may_not_be_read_is_a_refusal_too(
+    local: House, monkeypatch: pytest.MonkeyPatch, checkpoint: bool
+) -> None:
+    local.round(checkpoint_now=checkpoint, checkpoints=checkpoint)
+    before = row_answers(local, some=True, full=False)
+    real = Path.open
+
+    def opened(path: Path, *arguments: Any, **options: Any) -> Any:
+        if "/identifying/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(IdentifyingRefused, match="identifying columns of extractor dicom"):
+        next(now(local.engine(), identifying=True).batches())
+    assert row_answers(local, some=True, full=False) == before
 
 
 # Slices, prefixes
