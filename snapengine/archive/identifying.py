@@ -53,7 +53,8 @@ class IdentifyingParts:
             raise Gap(f"{_name(entry)} has no identifying part, and should.")
         found = decode(payload)
         both = found if found.table.num_rows == plain.table.num_rows else in_both(plain, found)
-        if found.extractor != plain.extractor or both is None:
+        whole = found.table.schema.names == plain.schema.names
+        if found.extractor != plain.extractor or both is None or not whole:
             raise Gap(f"The identifying part of {_name(entry)} is of other rows.")
         return both
 

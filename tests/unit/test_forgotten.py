@@ -263,3 +263,11 @@ async def test_an_identifying_part_of_other_rows_is_still_damage(backend: Backen
     await backend.log.put_identifying(BUCKET, 0, 1, "n", part)
     with pytest.raises(LogDamaged, match="of other rows"):
         IdentifyingParts(backend.store, BUCKET, {}, {0: 1}).whole(put, decoded(put))
+
+
+async def test_an_identifying_part_without_identifying_columns_is_damage(backend: Backend) -> None:
+    put = row_entry(1, row_table([row(1), row(2)]))
+    part = encode(EXTRACTOR, row_table([row(1), row(2)])).plain
+    await backend.log.put_identifying(BUCKET, 0, 1, "n", part)
+    with pytest.raises(LogDamaged, match="of other rows"):
+        IdentifyingParts(backend.store, BUCKET, {}, {0: 1}).whole(put, decoded(put))
