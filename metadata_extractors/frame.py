@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -18,7 +19,7 @@ from metadata_extractors.registry import make_extractor
 from metadata_extractors.selecting import Asked, Selected, Tally, picked
 from snapengine.bulkfold import VIEW_SCHEMA
 from snapengine.cautions import IdentifyingLeftOut, MetadataMissing, caution
-from snapengine.errors import IdentifyingRefused, NotYetComplete, UsageError
+from snapengine.errors import ArchiveFileMissing, IdentifyingRefused, NotYetComplete, UsageError
 from snapengine.metadata_rows import OUTCOME_FIELDS, identifying_names
 from snapengine.selections import Chosen
 
@@ -32,6 +33,8 @@ LEAD: Final = ("key", "version_id", "size", "event_time")
 
 READ_UNASKED: Final = 10_000
 """Objects at most that are read without being asked to."""
+
+_TRIES: Final = 3
 
 Missing = Literal["warn", "read", "error"]
 
@@ -158,6 +161,14 @@ class _Plan:
 
 
 def _answered(view: View, question: Question, rules: Privacy) -> Answer:
+    """The answer; begun anew where a file that it began with was swept or written anew meanwhile."""
+    for _ in range(_TRIES - 1):
+        with suppress(ArchiveFileMissing):
+            return _answered_once(view, question, rules)
+    return _answered_once(view, question, rules)
+
+
+def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
     plan = _plan(view.row_schema(question.extractor), question, rules)
     hidden = set(identifying_names(plan.known))
     used = [plan.known.field(name) for name in plan.condition.columns]
