@@ -97,10 +97,12 @@ async def allow_again(tools: ArchiveTools, bucket: str, units: Collection[str]) 
     """Have rows of these be kept again from now on; none comes back by itself. What is forgotten then."""
     root = await asyncio.to_thread(_place, tools, bucket)
     async with tools.log() as log:
-        await _with_the_archives(tools, log, bucket, root)
+        before = await _with_the_archives(tools, log, bucket, root)
         forgotten = await tell(log, bucket, "allow", units, tools.clock)
     if root is not None:
         await asyncio.to_thread(_keep_copy, root, bucket, forgotten)
+    if await asyncio.to_thread(_is_whole, tools, bucket, before):  # it still is
+        await asyncio.to_thread(_note_whole, tools, bucket, forgotten)
     return forgotten
 
 
@@ -111,7 +113,7 @@ async def finish_forgetting(tools: ArchiveTools, root: Root, bucket: str, renew:
         if not forgotten.number:
             return
         run = _Run(tools, log, bucket, root, forgotten, renew, lambda _: None)
-        whole = await asyncio.to_thread(run.is_whole)
+        whole = await asyncio.to_thread(_is_whole, tools, bucket, forgotten)
         if whole:
             files = FilesForgetting(tools.store, root, bucket, forgotten, renew, apply=True)
             # What the archive took in after all came out of the log: see `forget_if_allowed`.
@@ -189,13 +191,18 @@ class _Run:
         await asyncio.to_thread(clear_here, tools, done.places)
         self._show("the table's own files")
         done.places.remains += await asyncio.to_thread(tools.store.scrub)
-        await asyncio.to_thread(tools.store.save_progress, bucket, TASK, {"whole": self._forgotten.number})
+        await asyncio.to_thread(_note_whole, tools, bucket, self._forgotten)
         return done
 
-    def is_whole(self) -> bool:
-        """Whether a run has come to its end since anything was told."""
-        saved = self._tools.store.progress(self._bucket, TASK)
-        return saved is not None and int(saved["whole"]) >= self._forgotten.number
+
+def _is_whole(tools: ArchiveTools, bucket: str, forgotten: Forgotten) -> bool:
+    """Whether a run has come to its end since anything was told."""
+    saved = tools.store.progress(bucket, TASK)
+    return saved is not None and int(saved["whole"]) >= forgotten.number
+
+
+def _note_whole(tools: ArchiveTools, bucket: str, forgotten: Forgotten) -> None:
+    tools.store.save_progress(bucket, TASK, {"whole": forgotten.number})
 
 
 # The archive's copy of what is forgotten, for the day the table is lost

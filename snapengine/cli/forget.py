@@ -13,11 +13,11 @@ from snapengine.cli import options
 from snapengine.cli.audit import audited
 from snapengine.cli.output import Output, printable
 from snapengine.errors import BucketNotEnabled, Refused, UsageError
-from snapengine.forgotten import Forgotten, key_unit, prefix_unit, version_unit
 
 if TYPE_CHECKING:
     from snapengine.archiving.forget import Asked, Done
     from snapengine.engine import Engine
+    from snapengine.forgotten import Forgotten
 
 EXAMPLES = """\
 snapengine forget scans --key ct/0001.dcm --key ct/0002.dcm
@@ -150,6 +150,7 @@ class _Wanted:
         from snapengine.archiving.forget import Asked
         from snapengine.archiving.forget_files import Near
         from snapengine.archiving.forget_where import matching
+        from snapengine.forgotten import key_unit, prefix_unit
 
         units = {*map(key_unit, self.keys), *map(prefix_unit, self.prefixes)}
         epoch = engine.store.newest_epoch(self.bucket)
@@ -253,6 +254,7 @@ def _show(out: Output, told: dict[str, Any]) -> None:
 
 def _allow(engine: Engine, out: Output, wanted: _Wanted) -> None:
     from snapengine.archiving.forget import allow_again
+    from snapengine.forgotten import key_unit, prefix_unit
 
     units = {*map(key_unit, wanted.keys), *map(prefix_unit, wanted.prefixes)}
     units |= {unit for key in wanted.keys for unit in _versions(engine, wanted.bucket, key)}
@@ -270,6 +272,7 @@ def _allow(engine: Engine, out: Output, wanted: _Wanted) -> None:
 
 
 def _versions(engine: Engine, bucket: str, key: str) -> list[str]:
+    from snapengine.forgotten import version_unit
     from snapengine.resolver import key_history
 
     epoch = engine.store.newest_epoch(bucket)

@@ -20,6 +20,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
+from metadata_extractors import frame, querying
 from snapengine import Engine, Settings
 from snapengine import log as log_module
 from snapengine.archive.manifest import Segment, from_json
@@ -33,6 +34,7 @@ from snapengine.archiving.forget_where import matching
 from snapengine.archiving.leasing import at_work
 from snapengine.archiving.rebuild import finish, rebuild_table
 from snapengine.archiving.segments import make_segments
+from snapengine.cautions import MetadataMissing
 from snapengine.errors import Busy, UsageError
 from snapengine.forgotten import Forgotten, prefix_unit, version_unit
 from snapengine.log import EpochCutter, RowWriter
@@ -484,3 +486,21 @@ def test_an_upload_that_did_not_end_is_ended_and_versions_out_of_reach_are_told(
     done = run(house, Asked(units("ct/05")))
     assert any("may not list or delete them (AccessDenied)" in place for place in done.places.remains)
     assert any("point-in-time" in place for place in done.places.remains)
+
+
+def test_a_query_that_had_begun_is_planned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = populated(Site(sqlite_house(tmp_path)))
+    view = house.engine().view(house.bucket, T0 + 4_900_000)
+    assert view.joined("dicom", identifying=False).files
+    ask = querying.query
+
+    def late(*given: Any, **options: Any) -> Any:
+        monkeypatch.setattr(frame, "query", ask)
+        run(house, Asked(units("ct/03")))
+        return ask(*given, **options)
+
+    monkeypatch.setattr(frame, "query", late)
+    with pytest.warns(MetadataMissing, match="1 of 16 objects"):
+        rows = view.metadata_table("dicom", columns=["Modality"], where="Modality LIKE 'CT%'", missing="warn")
+    assert "ct/03" not in rows["key"].to_pylist()
+    assert rows.num_rows == len(KEYS) - 1
