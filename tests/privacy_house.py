@@ -65,6 +65,7 @@ ROLES: Final[Mapping[str, list[Policy]]] = {
     "denied": [EVERYTHING, NEVER],
     "extractor": [EXTRACTING],
     "archiver": [ARCHIVING],
+    "ingest": [policy("enable-bucket.md", "The worker"), NEVER],
 }
 ADMINISTRATOR: Final = "devcloud"
 
@@ -86,7 +87,6 @@ class House:
     def __init__(self, cloud: DevCloud, guard: Guard, folder: Path) -> None:
         self.guard = guard
         self.folder = folder
-        self.place = ""
         self.clock = Clock(1_795_000_000_000)
         self.settings: dict[str, Any] = {"store": STORE, "archive": ROOT, "cache": "off"}
         guard.policies.update(ROLES)
@@ -122,13 +122,14 @@ class House:
         return {**self.environment, "AWS_ACCESS_KEY_ID": role, "AWS_SECRET_ACCESS_KEY": role}
 
     def put(self, objects: Mapping[str, bytes], **options: Any) -> list[Task]:
-        """Store objects and record them as the worker would, with an epoch."""
+        """Store objects and record them as the ingest worker, with an epoch."""
         tasks = []
         with self.acting(ADMINISTRATOR) as engine:
             for key, data in objects.items():
                 reply = engine.s3.put_object(Bucket=BUCKET, Key=key, Body=data, **options)
                 told = (key, reply["VersionId"], len(data), reply["ETag"].strip('"'))
                 tasks.append(Task(BUCKET, *told, f"{self.clock():018X}", self.clock.now))
+        with self.acting("ingest") as engine:
             observations = [
                 Observation(
                     kind=CREATED,

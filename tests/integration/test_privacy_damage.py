@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -18,13 +19,14 @@ from pydantic import SecretStr
 
 from metadata_extractors.base import Extraction
 from metadata_extractors.extract_handler import Environment
-from metadata_extractors.extracting import row_of
+from metadata_extractors.extracting import Extractors, row_of
 from metadata_extractors.limits import Face
 from metadata_extractors.privacy import privacy
 from metadata_extractors.row_keeping import keyless
 from snapengine import Settings
-from snapengine.errors import SnapEngineError
+from snapengine.errors import SnapEngineError, Unreachable
 from snapengine.extraction_tasks import Task, messages_of
+from snapengine.log import RowWriter
 from snapengine.metadata_codec import decode
 from snapengine.metadata_rows import row_schema
 from tests.guarded_cloud import guarded_cloud
@@ -126,6 +128,26 @@ def test_a_value_that_does_not_fit_its_column_is_an_error_without_it(heard: Hear
     assert shows(heard.text) == []
 
 
+def test_a_store_that_is_away_is_told_without_the_rows(
+    house: House, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = house.put({"away/0": marked()})
+    with house.acting("extractor") as engine, Extractors(engine, house.clock, 1, LIMITS) as extractors:
+        (row,) = extractors.rows(tasks[0], ["dicom"])
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
+
+        async def keep() -> None:
+            async with engine.log() as log:
+                await RowWriter(log, "w", house.clock).append(
+                    BUCKET, "dicom", pa.Table.from_batches([row.batch])
+                )
+
+        with pytest.raises(Unreachable) as failed:
+            asyncio.run(keep())
+    heard.failure(failed.value)
+    assert shows(heard.text) == []
+
+
 def test_the_manifests_hold_no_value(house: House) -> None:
     with house.acting("reader") as engine:
         manifests = engine.store.manifests(BUCKET)
@@ -172,6 +194,7 @@ def test_the_command_extract_says_no_value(house: House, role: str, code: int, o
         check=False,
     )
     assert done.returncode == code, done.stderr[-2000:]
+    assert not house.guard.denied("extractor")
     assert shows(done.stdout + done.stderr) == []
     with house.acting(ADMINISTRATOR) as engine:
         assert shows(json.dumps([str(line) for line in engine.store.audit_log()])) == []
@@ -182,7 +205,7 @@ def test_nothing_is_left_in_the_temporary_folder(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with house.acting("researcher") as engine:
-        table = engine.view(BUCKET).metadata_table(columns=["PatientName"])
+        table = engine.view(BUCKET).metadata_table(columns=["PatientName"], prefix="ct/")
         assert table.num_rows > 10
     del engine
     gc.collect()

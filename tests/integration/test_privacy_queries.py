@@ -39,7 +39,6 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             made.archive(checkpoint_now=True)
         if late:
             made.extract(made.put({name: objects[name] for name in late}), "dicom")
-        made.place = request.param
         yield made
 
 
@@ -248,6 +247,7 @@ def test_too_little_memory_tells_no_value(house: House, heard: Heard) -> None:
     assert shows(heard.text) == []
 
 
+@pytest.mark.parametrize("house", ["both"], indirect=True)
 @pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
 @pytest.mark.parametrize(
     ("role", "options", "code"),
@@ -261,8 +261,6 @@ def test_too_little_memory_tells_no_value(house: House, heard: Heard) -> None:
 def test_the_command_says_what_is_wrong_and_no_value(
     house: House, role: str, options: list[str], code: str, debug: bool
 ) -> None:
-    if house.place != "both":
-        pytest.skip("in one place: what is refused where, the other tests tell")
     command = [
         sys.executable,
         "-X",
