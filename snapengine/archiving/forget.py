@@ -187,6 +187,7 @@ class _Run:
             done.archive = await asyncio.to_thread(files.run)
             self._show("what is left of old files")
             done.places = await asyncio.to_thread(sweep_now, tools, root, bucket, self._renew)
+        await passing.once_more()
         self._show("this machine")
         await asyncio.to_thread(clear_here, tools, done.places)
         self._show("the table's own files")

@@ -51,6 +51,8 @@ class LogForgetting:
         self._renew = renew
         self._apply = apply
         self._done = LogForgotten()
+        self._heads: dict[int, int] = {}
+        """By stream the last entry that has been gone through."""
 
     async def run(self) -> LogForgotten:
         """Raises `IdentifyingRefused` without the right to those columns, `LogDamaged`, and what the store
@@ -58,13 +60,24 @@ class LogForgetting:
         epoch = await asyncio.to_thread(self._tools.store.newest_epoch, self._bucket)
         streams = {*range(await self._log.streams(self._bucket)), *(epoch.rows if epoch else ())}
         for stream in sorted(streams):
-            # Parts first: an entry whose rows are gone would no longer say that its part has them.
-            await self._parts(stream)
-            await self._entries(stream)
+            await self._stream(stream, 0)
         return self._done
 
-    async def _parts(self, stream: int) -> None:
-        parts = iter(self._tools.store.identifying(self._bucket, stream, 0, _LAST))
+    async def once_more(self) -> None:
+        """What was put since, by a writer who had looked before anything was told: of one that died in
+        between an identifying part may be left, which is nobody's."""
+        for stream, gone_through in sorted(self._heads.items()):
+            await self._stream(stream, gone_through)
+
+    async def _stream(self, stream: int, after: int) -> None:
+        head = await self._log.head(self._rows, stream)
+        # Parts first: an entry whose rows are gone would no longer say that its part has them.
+        await self._parts(stream, after)
+        await self._entries(stream, after, head)
+        self._heads[stream] = head
+
+    async def _parts(self, stream: int, after: int) -> None:
+        parts = iter(self._tools.store.identifying(self._bucket, stream, after, _LAST))
 
         async def forget(part: tuple[int, str, bytes]) -> None:
             number, nonce, payload = part
@@ -79,10 +92,10 @@ class LogForgetting:
         while some := await asyncio.to_thread(lambda: list(islice(parts, _AT_ONCE))):
             await self._together([forget(part) for part in some])
 
-    async def _entries(self, stream: int) -> None:
-        head = await self._log.head(self._rows, stream)
-        first = await self._first(stream, head)
-        entries = iter(self._tools.store.entries(self._rows, stream, first - 1, head))
+    async def _entries(self, stream: int, after: int, head: int) -> None:
+        if not after:
+            after = await self._first(stream, head) - 1
+        entries = iter(self._tools.store.entries(self._rows, stream, after, head))
 
         async def forget(entry: LogEntry) -> None:
             if entry.form != "metadata":

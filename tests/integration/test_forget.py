@@ -504,3 +504,28 @@ def test_a_query_that_had_begun_is_planned_again(tmp_path: Path, monkeypatch: py
         rows = view.metadata_table("dicom", columns=["Modality"], where="Modality LIKE 'CT%'", missing="warn")
     assert "ct/03" not in rows["key"].to_pylist()
     assert rows.num_rows == len(KEYS) - 1
+
+
+def test_a_part_that_a_dying_writer_put_meanwhile_is_gone_through_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(sqlite_house(tmp_path), (tmp_path,))
+    house = populated(site)
+    engine = house.engine()
+    sweep = forget_places.sweep_now
+
+    def late(*given: Any) -> Any:
+        part = encode("dicom", rows_of([("ct/03", "f-ct/03")])).identifying or b""
+
+        async def put() -> None:
+            async with engine.log() as log:
+                for stream in range(8):
+                    number = await log.head(metadata_log(house.bucket), stream) + 1
+                    await log.put_identifying(house.bucket, stream, number, "died", part)
+
+        asyncio.run(put())
+        return sweep(*given)
+
+    monkeypatch.setattr(forgetting, "sweep_now", late)
+    run(house, Asked(units("ct/03")))
+    assert site.left(("ct/03", "f-ct/03")) == []
