@@ -185,8 +185,8 @@ def _decided(table: pa.Table, order: pa.Array[Any], first: Sequence[int], tied: 
 
 
 def _values(rows: pa.Table) -> list[tuple[str, ...]]:
-    """Each row's values in words, the identifying ones late, so that both tables choose the same row; and last
-    what joined rows do not have."""
+    """Each row's values in words, the identifying ones late, so that both tables choose the same row; and
+    last what joined rows do not have."""
     parts: list[list[str]] = []
     version = [f for f in rows.schema if f.name in ("etag", "sequencer")]
     others = sorted((f for f in rows.schema if f not in version), key=lambda f: f.name)
