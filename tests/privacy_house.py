@@ -118,6 +118,15 @@ class House:
         with patch.dict(os.environ, self.environment_of(role)), patch("boto3.DEFAULT_SESSION", None):
             yield Engine(Settings(**self.settings), clock=self.clock)
 
+    @contextmanager
+    def deidentifying(self, key: str) -> Iterator[None]:
+        """By setting, whoever acts within."""
+        self.settings |= {"deidentify": "on", "deidentify_key": key}
+        try:
+            yield
+        finally:
+            del self.settings["deidentify"], self.settings["deidentify_key"]
+
     def environment_of(self, role: str) -> dict[str, str]:
         return {**self.environment, "AWS_ACCESS_KEY_ID": role, "AWS_SECRET_ACCESS_KEY": role}
 

@@ -150,12 +150,8 @@ def test_a_store_that_is_away_is_told_without_the_rows(
 
 def test_objects_that_are_read_now_are_de_identified_too(house: House, heard: Heard) -> None:
     house.put({"unread/0": marked(), **{f"unread/{what}": data for what, data in damaged().items()}})
-    house.settings |= {"deidentify": "on", "deidentify_key": "5ec7e7" * 8}
-    try:
-        with house.acting(ADMINISTRATOR) as engine:
-            found = engine.view(BUCKET).metadata_table(prefix="unread/", missing="read")
-    finally:
-        del house.settings["deidentify"], house.settings["deidentify_key"]
+    with house.deidentifying("5ec7e7" * 8), house.acting(ADMINISTRATOR) as engine:
+        found = engine.view(BUCKET).metadata_table(prefix="unread/", missing="read")
     rows = {row["key"]: row for row in found.to_pylist()}
     assert (rows["unread/0"]["outcome"], rows["unread/0"]["Modality"]) == ("ok", "CT")
     assert len(rows["unread/0"]["PatientID"]) == 32

@@ -288,12 +288,8 @@ def test_the_command_says_what_is_wrong_and_no_value(
 
 
 def deidentified(house: House, **options: Any) -> Any:
-    house.settings |= {"deidentify": "on", "deidentify_key": KEY}
-    try:
+    with house.deidentifying(KEY):
         return asked(house, "researcher", **options)
-    finally:
-        for name in ("deidentify", "deidentify_key"):
-            house.settings.pop(name)
 
 
 def test_by_setting_a_result_has_pseudonyms_by_which_patients_still_group(house: House, heard: Heard) -> None:
@@ -328,27 +324,19 @@ def test_without_a_key_the_error_says_so(house: House, heard: Heard) -> None:
 
 @pytest.mark.parametrize("key", ["5ec7e7", "no key 5ec7e7 at all" * 3])
 def test_a_key_that_is_none_is_not_shown(house: House, heard: Heard, key: str) -> None:
-    house.settings |= {"deidentify": "on", "deidentify_key": key}
-    try:
+    with house.deidentifying(key):
         with pytest.raises(UsageError) as failed:
             asked(house, "researcher")
         with house.acting("researcher") as engine:
             heard.note(engine.settings, repr(engine.settings), engine.settings.model_dump())
-    finally:
-        for name in ("deidentify", "deidentify_key"):
-            house.settings.pop(name)
     heard.failure(failed.value)
     assert "5ec7e7" not in heard.text
 
 
 def test_de_identifying_needs_the_right_to_what_is_de_identified(house: House) -> None:
-    house.settings |= {"deidentify": "on", "deidentify_key": KEY}
-    try:
+    with house.deidentifying(KEY):
         with pytest.raises(IdentifyingRefused):
             asked(house, "reader", columns=["PatientID"])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert asked(house, "reader", columns=PLAIN).num_rows
-    finally:
-        for name in ("deidentify", "deidentify_key"):
-            house.settings.pop(name)
