@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from metadata_extractors.ranged import MAX_HEADER_BYTES
+from metadata_extractors.ranged import FIRST_BYTES, MAX_HEADER_BYTES
 from metadata_extractors.registry import find_entry_point
 
 
@@ -41,6 +41,8 @@ class Face:
 
     version: str
     schema: pa.Schema
+    head_bytes: int = FIRST_BYTES
+    """How many of an object's first bytes it looks at in any case."""
 
 
 def spec_of(name: str, columns: Sequence[str] | None = None) -> ExtractorSpec:

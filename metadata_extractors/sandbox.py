@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import queue
 import signal
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,13 +18,16 @@ from typing import Any, Final, Self, get_args
 
 import pyarrow as pa
 
-from metadata_extractors.base import BudgetSpent, Extraction, Outcome
+from metadata_extractors.answers import Answer, Answers, values_of
+from metadata_extractors.base import Extraction, Outcome
 from metadata_extractors.limits import ExtractorSpec, Face, Limits, spec_of
-from metadata_extractors.ranged import RangedReader
+from metadata_extractors.packs import NO_ANSWER, Asked, Told, believed, problems_of, written
+from metadata_extractors.ranged import FIRST_BYTES, RangedReader
+from metadata_extractors.spawning import spawned
 from metadata_extractors.wire import (
-    DATA,
     EXTRACT,
     FACTS,
+    PACK,
     READ,
     READY,
     REFUSED,
@@ -43,16 +44,6 @@ __all__ = ["ExtractorSpec", "Face", "Limits", "Sandbox", "Sandboxes", "spec_of"]
 
 _START_SECONDS: Final = 60.0
 _MOST_RESULT: Final = 8 * 1024 * 1024
-_MOST_PROBLEMS: Final = 200
-_MOST_LETTERS: Final = 300
-_KEPT_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
-_ONE_THREAD: Final = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-}
-"""Address space is what is limited, and every thread's stack and arena takes of it."""
 
 
 class _Ended(Exception):
@@ -80,7 +71,7 @@ class Sandbox:
 
     def __init__(self, specs: Sequence[ExtractorSpec], limits: Limits | None = None) -> None:
         self._specs = {spec.name: spec for spec in specs}
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._faces: dict[str, Face] = {}
@@ -130,6 +121,39 @@ class Sandbox:
                 self.close()
                 raise
 
+    def together(
+        self, name: str, objects: Sequence[Asked], answers: Sequence[Answers]
+    ) -> tuple[list[Told], pa.RecordBatch] | None:
+        """What the extractor finds in several objects that share a message, and their values, a row each.
+        None where something went wrong: any of them may be to blame, so that each has to be tried by itself.
+        `packing.extract_pack` does so.
+        """
+        wire = self._ready()
+        setting = {
+            "extractor": name,
+            "head_bytes": self._faces[name].head_bytes,
+            "cpu_seconds": self.limits.cpu_seconds,
+            "wall_seconds": self.limits.wall_seconds,
+        }
+
+        def answer(asked: bytes, told: bytes) -> tuple[bytes, bytes]:
+            number = int.from_bytes(told[:4], "little") if len(told) >= 4 else len(answers)
+            if number >= len(answers):
+                raise TooMuch
+            return answers[number].to(asked, told[4:])
+
+        try:
+            told = self._talk(wire, PACK, written(setting, objects), answer)
+            found = believed(told, len(objects), self._faces[name].schema) if told else None
+        except (Closed, TooLate, TooMuch, ValueError):
+            self.close()
+            return None
+        except BaseException:
+            self.close()
+            raise
+        self._served += len(objects)
+        return found
+
     def close(self) -> None:
         """Ends the child, whatever it does."""
         process, wire = self._process, self._wire
@@ -150,16 +174,16 @@ class Sandbox:
     def _ready(self) -> Wire:
         if self._over.is_set():
             raise TryAgain("The extraction was ended.")
-        if self._wire is not None and self._served < self._limits.objects:
+        if self._wire is not None and self._served < self.limits.objects:
             return self._wire
         self.close()
-        self._process, self._wire = _spawned()
+        self._process, self._wire = spawned()
         if self._over.is_set():  # meanwhile
             self._process.kill()
         wire = self._wire
         self.started += 1
         specs = [asdict(spec) for spec in self._specs.values()]
-        setup = json.dumps({"extractors": specs, "memory_bytes": self._limits.memory_bytes}).encode()
+        setup = json.dumps({"extractors": specs, "memory_bytes": self.limits.memory_bytes}).encode()
         deadline = time.monotonic() + _START_SECONDS
         try:
             wire.send(SETUP, setup, deadline)
@@ -175,24 +199,28 @@ class Sandbox:
                 "`metadata_extractors.registry.make_extractor` says why."
             )
         self._faces = {
-            name: Face(told["version"], pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told["schema"]))))
+            name: Face(
+                told["version"],
+                pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told["schema"]))),
+                min(max(int(told["head_bytes"]), 0), FIRST_BYTES),
+            )
             for name, told in json.loads(payload).items()
         }
         return wire
 
     def _ask(self, wire: Wire, name: str, reader: RangedReader) -> Extraction:
         reader.begin_again()
-        answers = _Answers(reader, self._limits.header_bytes)
+        answers = Answers(reader, self.limits.header_bytes)
         task = {
             "extractor": name,
             "key": reader.key,
             "size": reader.size,
-            "max_bytes": min(self._limits.header_bytes, reader.max_bytes),
-            "cpu_seconds": self._limits.cpu_seconds,
-            "wall_seconds": self._limits.wall_seconds,
+            "max_bytes": min(self.limits.header_bytes, reader.max_bytes),
+            "cpu_seconds": self.limits.cpu_seconds,
+            "wall_seconds": self.limits.wall_seconds,
         }
         try:
-            told = self._talk(wire, json.dumps(task).encode(), answers)
+            told = self._talk(wire, EXTRACT, json.dumps(task).encode(), answers.to)
         except (Closed, TooLate, TooMuch) as why:
             if answers.failure is not None:
                 raise answers.failure from None
@@ -202,10 +230,9 @@ class Sandbox:
             raise _ReadFailed(answers.failure)
         return self._believed(told, name)
 
-    def _talk(self, wire: Wire, task: bytes, answers: _Answers) -> bytes:
+    def _talk(self, wire: Wire, kind: bytes, payload: bytes, answer: Answer) -> bytes:
         """Answers until the result comes. Time counts while the child works, not while S3 is read."""
-        left = self._limits.wall_seconds + 1  # the child's own clock comes first
-        kind, payload = EXTRACT, task
+        left = self.limits.wall_seconds + 1  # the child's own clock comes first
         while True:
             since = time.monotonic()
             wire.send(kind, payload, since + left)
@@ -215,13 +242,13 @@ class Sandbox:
                 return told
             if asked not in {READ, FACTS}:
                 raise TooMuch
-            kind, payload = answers.to(asked, told)
+            kind, payload = answer(asked, told)
 
     def _ended(self, why: Exception) -> _Ended:
         """How the child came to its end, as an outcome."""
         process = self._process
         if isinstance(why, TooLate) or process is None:
-            return _Ended("timeout", f"took more than {self._limits.wall_seconds:g} s", again=False)
+            return _Ended("timeout", f"took more than {self.limits.wall_seconds:g} s", again=False)
         if isinstance(why, TooMuch):
             return _Ended("failed", "the extractor's process said what it should not", again=False)
         try:
@@ -229,10 +256,10 @@ class Sandbox:
         except subprocess.TimeoutExpired:
             return _Ended("failed", "the extractor's process closed its pipes", again=True)
         if number == signal.SIGXCPU:
-            text = f"took more than {self._limits.cpu_seconds:g} s of CPU time"
+            text = f"took more than {self.limits.cpu_seconds:g} s of CPU time"
             return _Ended("timeout", text, again=False)
         if number == signal.SIGALRM:
-            return _Ended("timeout", f"took more than {self._limits.wall_seconds:g} s", again=False)
+            return _Ended("timeout", f"took more than {self.limits.wall_seconds:g} s", again=False)
         name = signal.Signals(number).name if number > 0 else f"exit code {-number}"
         return _Ended("failed", f"the extractor's process died ({name})", again=True)
 
@@ -243,87 +270,16 @@ class Sandbox:
             head, row = json.loads(told[4 : 4 + length]), told[4 + length :]
             outcome, problems = head["outcome"], head["problems"]
             known = outcome in get_args(Outcome)
-            problems = tuple(" ".join(str(p).split())[:_MOST_LETTERS] for p in problems[:_MOST_PROBLEMS])
-            values = _values(row, self._faces[name].schema) if row else {}
+            problems = problems_of(problems)
+            values = values_of(row, self._faces[name].schema) if row else {}
             spent = bool(head["spent"])
-        except (ValueError, KeyError, TypeError, RecursionError, struct.error, pa.ArrowException, OSError):
+        except NO_ANSWER:
             known = False
         if not known:
             raise _Ended("failed", "the extractor's process said what it should not", again=False)
         if spent:
             raise _Ended("failed", problems[0], again=True)
         return Extraction(outcome, values, problems)
-
-
-class _Answers:
-    """What the child may ask for, from the reader. Once that has failed, nothing more is read."""
-
-    def __init__(self, reader: RangedReader, most: int) -> None:
-        self._reader = reader
-        self._most = most
-        self.failure: Exception | None = None
-
-    def to(self, asked: bytes, told: bytes) -> tuple[bytes, bytes]:
-        """The answer's kind and payload."""
-        if self.failure is not None:
-            return REFUSED, b""
-        try:
-            return DATA, self._facts() if asked == FACTS else self._range(told)
-        except BudgetSpent:
-            return REFUSED, b""
-        except Exception as error:  # noqa: BLE001  # raised again when the child is done
-            self.failure = error
-            return REFUSED, b""
-
-    def _facts(self) -> bytes:
-        facts = self._reader.facts()
-        return json.dumps(None if facts is None else asdict(facts)).encode()
-
-    def _range(self, told: bytes) -> bytes:
-        start, end = struct.unpack("<QQ", told) if len(told) == 16 else (1, 0)
-        if start > end or end - start > self._most:
-            raise BudgetSpent("no range")
-        return self._reader.read(start, end)
-
-
-def _values(row: bytes, schema: pa.Schema) -> dict[str, object]:
-    batch = pa.ipc.read_record_batch(pa.py_buffer(row), schema)
-    batch.validate(full=True)
-    if batch.num_rows != 1:
-        raise ValueError("not one row")
-    return {
-        name: None if column.null_count else column[0].as_py()  # most of a row is null
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    }
-
-
-def _spawned() -> tuple[subprocess.Popen[bytes], Wire]:
-    child_in, outgoing = os.pipe()
-    incoming, child_out = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-B", "-P", "-m", "metadata_extractors.child"],
-            stdin=child_in,
-            stdout=child_out,
-            stderr=subprocess.DEVNULL,  # what libraries print may hold values
-            env=_environment(),
-            start_new_session=True,  # a Ctrl-C is the parent's to handle
-        )
-    except OSError:
-        os.close(outgoing)
-        os.close(incoming)
-        raise
-    finally:
-        os.close(child_in)
-        os.close(child_out)
-    return process, Wire(incoming, outgoing)
-
-
-def _environment() -> dict[str, str]:
-    """No credentials, no settings; the parent's search path, for what is installed there."""
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    path = os.pathsep.join(os.path.realpath(entry) for entry in sys.path)
-    return kept | _ONE_THREAD | {"PYTHONPATH": path}
 
 
 class Sandboxes:

@@ -11,6 +11,7 @@ from typing import Final
 SETUP: Final = b"S"
 READY: Final = b"Y"
 EXTRACT: Final = b"E"
+PACK: Final = b"P"
 READ: Final = b"R"
 FACTS: Final = b"F"
 DATA: Final = b"D"

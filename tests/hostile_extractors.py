@@ -28,6 +28,7 @@ class Hostile:
 
     def __init__(self, columns: Sequence[str] | None = None) -> None:
         self.kept: list[bytearray] = []
+        self.row: dict[str, object] = {}
 
     def matches(self, key: str, size: int | None, head: bytes) -> bool:
         return not head.startswith(b"other")
@@ -76,6 +77,22 @@ class Hostile:
         """Takes a fifth of a GiB each time, and gives nothing back."""
         self.kept.append(bytearray(200 * 2**20))
         return Extraction("ok", {"Text": "nibbled"})
+
+    def do_reuse(self, reader: Reader) -> Extraction:
+        """Gives the same dictionary each time."""
+        self.row["Text"] = reader.key
+        return Extraction("ok", self.row)
+
+    def do_doze(self, _reader: Reader) -> Extraction:
+        time.sleep(0.5)
+        return Extraction("ok", {"Text": "dozed"})
+
+    def do_long(self, reader: Reader) -> Extraction:
+        """Has a header that goes on."""
+        return Extraction("ok", {"Text": str(len(reader.read(0, 200_000)))})
+
+    def do_partly(self, _reader: Reader) -> Extraction:
+        return Extraction("partial", {"Text": "a part"}, ("cut  short",))
 
     def do_raise(self, _reader: Reader) -> Extraction:
         raise ValueError(SECRET)
