@@ -12,12 +12,15 @@ from typing import Any
 
 import boto3
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from snapengine.archiving.forget import Asked, Done, forget
 from snapengine.forgotten import key_unit
 from snapengine.log import EpochCutter, RowWriter
 from snapengine.metadata_rows import row_schema
 from snapengine.model import Epoch
-from tests.archive_house import House
+from tests.archive_house import KEYS, House, play
 from tests.seed import T0
 
 SCHEMA = row_schema(
@@ -140,3 +143,42 @@ class Site:
 
 def units(*keys: str) -> list[str]:
     return [key_unit(key) for key in keys]
+
+
+LAST = [(key, f"f-{key}") for key in KEYS]
+"""The versions of the newest epoch."""
+NOW = T0 + 2_000_000
+EARLIER = [(key, f"e-{key}") for key in KEYS[4:14]] + [(key, f"b-{key}") for key in KEYS[:-1]]
+
+
+def populated(site: Site) -> House:
+    """Rows of past and present versions; some in the archive alone with a checkpoint, some in the log too."""
+    house = site.house
+    play(house)
+    extract(house, 3700, EARLIER)
+    house.round(checkpoint_now=True)
+    extract(house, 3800, LAST)
+    extract(house, 3900, LAST[:3], extractor_version="2")
+    house.clock.now += 600_000
+    house.round(checkpoint_now=True)
+    extract(house, 5000, [("ct/03", "f-ct/03"), ("late", "f-late")])
+    return house
+
+
+def run(house: House, asked: Asked | None) -> Done:
+    return asyncio.run(forget(house.engine(), house.bucket, asked))
+
+
+def joined(house: House, extractor: str, at: int, epoch: int | None = None) -> dict[str, dict[str, Any]]:
+    """By key what a view shows with its rows, all columns."""
+    engine = house.engine()
+    view = engine.view(house.bucket, at, epoch=epoch)
+    told = view.joined(extractor, identifying=True)
+    tables = [pa.Table.from_batches([batch]) for batch in told.batches()]
+    for path in told.files:
+        table = pq.read_table(path)
+        tables.append(
+            table.filter(pc.invert(pc.is_in(table["key"], value_set=pa.array(told.changed, pa.string()))))
+        )
+    told.verify()
+    return {row["key"]: row for table in tables for row in table.to_pylist()}
