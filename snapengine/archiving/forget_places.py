@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _FOLDERS: Final = ("metadata", "identifying")
 """Below the bucket's own, those with rows of metadata."""
+_UPLOADS: Final = "uploads that did not end"
+_EARLIER: Final = "earlier versions of deleted files"
 _DAY_MS: Final = 24 * 3_600_000
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY: Final = re.compile(r"snapengine-[a-z0-9_]{8}")
@@ -121,21 +123,27 @@ class _Versions:
         self._done = done
 
     def delete(self) -> None:
+        self._as_allowed(_UPLOADS, self._abort_uploads)
+        self._as_allowed(_EARLIER, self._delete_versions)
+
+    def _as_allowed(self, what: str, step: Callable[[], None]) -> None:
         try:
-            self._abort_uploads()
-            found = self._found()
-            while some := list(islice(found, 1000)):
-                self._renew()
-                reply = self._s3.delete_objects(Bucket=self._home, Delete={"Objects": some, "Quiet": True})
-                failed = reply.get("Errors", [])
-                self._done.versions += len(some) - len(failed)
-                if failed:
-                    self._remain(f"{len(failed):,} versions could not be deleted ({failed[0].get('Code')})")
+            step()
         except ClientError as error:
             if code_of(error) not in {"AccessDenied", "NotImplemented", "MethodNotAllowed"}:
                 with translated(f"s3://{self._home}"):
                     raise
-            self._remain(f"this role may not list or delete them ({code_of(error)})")
+            self._remain(what, f"this role may not list or delete them ({code_of(error)})")
+
+    def _delete_versions(self) -> None:
+        found = self._found()
+        while some := list(islice(found, 1000)):
+            self._renew()
+            reply = self._s3.delete_objects(Bucket=self._home, Delete={"Objects": some, "Quiet": True})
+            failed = reply.get("Errors", [])
+            self._done.versions += len(some) - len(failed)
+            if failed:
+                self._remain(_EARLIER, f"{len(failed):,} could not be deleted ({failed[0].get('Code')})")
 
     def _abort_uploads(self) -> None:
         """Parts that a killed archiver had sent of a file, which no listing of objects shows."""
@@ -149,11 +157,9 @@ class _Versions:
                     )
                     self._done.files += 1
 
-    def _remain(self, why: str) -> None:
-        self._done.remains.append(
-            f"earlier versions of deleted files, and uploads that did not end, below "
-            f"s3://{self._home}/{self._prefix}{self._bucket}/, if there are any: {why}"
-        )
+    def _remain(self, what: str, why: str) -> None:
+        place = f"s3://{self._home}/{self._prefix}{self._bucket}/"
+        self._done.remains.append(f"{what} below {place}, if there are any: {why}")
 
     def _found(self) -> Iterator[Any]:
         pages = self._s3.get_paginator("list_object_versions")
