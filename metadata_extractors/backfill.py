@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,7 @@ from metadata_extractors.row_keeping import RowKeeper
 from snapengine.engine import Engine
 from snapengine.errors import BucketNotEnabled, BucketUnknown, NotFound, Refused, TryAgain, UsageError
 from snapengine.extraction_tasks import Task
+from snapengine.further_columns import extractor_of, uses
 from snapengine.instants import TimeInput
 from snapengine.log import Committed, EpochCutter, RowWriter
 from snapengine.model import ObjectVersion
@@ -76,12 +77,13 @@ async def backfill(
 ) -> Report:
     """Extract every version of the view at `at` that lacks a row, by these extractors or else the bucket's.
 
-    A version lacks a row if it has none of the extractor in the version that is installed; with `again` all
-    do. `name` is the writer's identity. What is stored stays: a run that was stopped is gone on with by
-    another. Raises `UsageError` for extractors that there are not, and `TryAgain` or `Refused` where S3 or
-    the table is away for longer than a minute, or refuses everything.
+    A version lacks a row if it has none of the extractor in the version that is installed, with the columns
+    that are registered for the bucket; with `again` all do. `name` is the writer's identity. What is stored
+    stays: a run that was stopped is gone on with by another. Raises `UsageError` for extractors that there
+    are not, and `TryAgain` or `Refused` where S3 or the table is away for longer than a minute, or refuses
+    everything.
     """
-    names = await asyncio.to_thread(_names, engine, bucket, extractors)
+    names = await asyncio.to_thread(_uses, engine, bucket, extractors)
     try:
         async with (
             engine.log() as store,
@@ -91,8 +93,8 @@ async def backfill(
             cutter = EpochCutter(store, bucket, engine.clock)
             await cutter.cut()  # for what a run left that was stopped
             view = await asyncio.to_thread(engine.view, bucket, at, prefix=prefix)
-            report = Report(view.reference, {each: faces[each].version for each in names})
-            report.outcomes = {each: Counter() for each in names}
+            report = Report(view.reference, {extractor_of(each): faces[each].version for each in names})
+            report.outcomes = {each: Counter() for each in report.versions}
             counts = _Counts(report)
             rows = RowWriter(store, name, engine.clock)
             async with RowKeeper(rows, _Cutting(cutter).cover, counts, patience=PATIENCE) as keeper:
@@ -108,7 +110,8 @@ async def backfill(
                     patience=PATIENCE,
                     outages=(TryAgain,),
                 )
-                await _all(engine, view, work, report, again=again, progress=progress)
+                by_name = {extractor_of(each): each for each in names}
+                await _all(engine, view, work, report, by_name, again=again, progress=progress)
             report.epoch = (await cutter.cut()).number
             progress(view, report)
             return report
@@ -116,7 +119,8 @@ async def backfill(
         raise plain(failures) from failures
 
 
-def _names(engine: Engine, bucket: str, extractors: Sequence[str]) -> tuple[str, ...]:
+def _uses(engine: Engine, bucket: str, extractors: Sequence[str]) -> tuple[str, ...]:
+    """The extractors, each with the columns that the bucket has registered for it."""
     config = engine.store.config(bucket)
     if config is None:
         raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
@@ -126,7 +130,7 @@ def _names(engine: Engine, bucket: str, extractors: Sequence[str]) -> tuple[str,
             f"Bucket {bucket} has no extractors. Name one with `--extractor`, or have all new versions "
             f"extracted: `snapengine enable-bucket {bucket} --extract NAME,...`."
         )
-    return names
+    return uses(names, config.extractor_columns)
 
 
 async def _all(
@@ -134,16 +138,17 @@ async def _all(
     view: View,
     work: Work,
     report: Report,
+    by_name: Mapping[str, str],
     *,
     again: bool,
     progress: Callable[[View, Report], None],
 ) -> None:
-    """Every object that lacks rows, so many at once."""
+    """Every object that lacks rows, so many at once. `by_name` has their further columns."""
     places = asyncio.Semaphore(AHEAD)
 
     async def one(version: ObjectVersion, names: Sequence[str]) -> None:
         try:
-            if not await work.object(task_of(view.bucket, version), names):
+            if not await work.object(task_of(view.bucket, version), [by_name[name] for name in names]):
                 report.forgotten += 1
         except (Refused, NotFound) as error:
             report.untried[error.code] += 1

@@ -27,6 +27,7 @@ from metadata_extractors.packs import Asked, answered, batch_of, kept, read
 from metadata_extractors.ranged import FIRST_BYTES, RangedReader, extract_from
 from metadata_extractors.registry import checked
 from metadata_extractors.wire import DATA, EXTRACT, FACTS, PACK, READ, READY, RESULT, SETUP, Closed, Wire
+from snapengine.further_columns import Widened, extractor_of, further_of
 
 _MOST: Final = 64 * 1024 * 1024
 _CHILD_OUTCOMES: Final = frozenset({"ok", "partial", "not_matched", "timeout", "failed"})
@@ -123,11 +124,14 @@ def _own_wire() -> Wire:
 
 
 def _made(specs: list[dict[str, Any]]) -> dict[str, Extractor]:
-    found = {}
+    found: dict[str, Extractor] = {}
     for spec in specs:
         module, _, name = spec["target"].partition(":")
         factory = getattr(importlib.import_module(module), name)
-        found[spec["name"]] = checked(factory(spec["columns"]), spec["name"])
+        use = spec["name"]
+        further = further_of(use)
+        extractor = Widened(factory, further) if further else factory(spec["columns"])
+        found[use] = checked(extractor, extractor_of(use))
     return found
 
 

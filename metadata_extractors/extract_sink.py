@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
 from metadata_extractors.extracting import OUTAGES, Extractors, Row
+from metadata_extractors.lines import Done, Lines
 from metadata_extractors.row_keeping import Counts, RowKeeper, keyless
 from snapengine.errors import BucketNotEnabled, SnapEngineError, TryAgain, UsageError
 from snapengine.extraction_tasks import Task
 from snapengine.forgotten import Forgotten, read_forgotten
+from snapengine.further_columns import uses_of
 from snapengine.model import BucketConfig
 from snapengine.ports import LogStore
 from snapengine.workers import logs
@@ -46,7 +48,7 @@ class WorkCounts(Counts, Protocol):
 
 
 class Wanted:
-    """Which extractors a bucket wants, and whether they are to be had here."""
+    """Which extractors a bucket wants, with which further columns, and whether they are to be had here."""
 
     def __init__(
         self,
@@ -62,8 +64,8 @@ class Wanted:
         self._refused: dict[tuple[str, ...], tuple[float, UsageError]] = {}
 
     async def of(self, bucket: str) -> tuple[str, ...]:
-        """Their names, none for a bucket that wants none. Raises `BucketNotEnabled`; `UsageError` where one
-        cannot be started here."""
+        """Their names, with further columns as `further_columns.use_of` has them; none for a bucket that
+        wants none. Raises `BucketNotEnabled`; `UsageError` where one cannot be started here."""
         known = self._known.get(bucket)
         # That it wants none is never taken from memory: the message may be the first since it does.
         if known is None or not known[1] or time.monotonic() - known[0] > CONFIG_AGE:
@@ -71,7 +73,7 @@ class Wanted:
             config = await asyncio.to_thread(self._config_of, bucket)
             if config is None:
                 raise BucketNotEnabled(f"Bucket {bucket} is not enabled.")
-            known = self._known[bucket] = (asked, config.extractors)
+            known = self._known[bucket] = (asked, uses_of(config))
         await self._startable(known[1])
         return known[1]
 
@@ -128,7 +130,7 @@ class Work:
     ) -> None:
         self._extractors = extractors
         self._pool = pool
-        self._threads = asyncio.Semaphore(count)
+        self._lines = Lines(extractors, count)
         self._wanted = wanted
         self._forgetting = forgetting
         self._keeper = keeper
@@ -179,14 +181,18 @@ class Work:
 
     async def _extract(self, task: Task, names: Sequence[str]) -> list[Row]:
         await self._keeper.room()
-        async with self._threads:
-            if self.ending.is_set():
-                raise TryAgain("Stopping.")
-            started = time.monotonic()
-            call = asyncio.get_running_loop().run_in_executor(self._pool, self._extractors.rows, task, names)
-            rows = await call
-            self._counts.extracted(time.monotonic() - started)
-            return rows
+        done = await asyncio.wrap_future(self._lines.join(task, names, self._pool, self.ending.is_set))
+        if done is None:
+            done = await asyncio.get_running_loop().run_in_executor(self._pool, self._alone, task, names)
+        self._counts.extracted(done.seconds)
+        return done.rows
+
+    def _alone(self, task: Task, names: Sequence[str]) -> Done:
+        if self.ending.is_set():
+            raise TryAgain("Stopping.")
+        started = time.monotonic()
+        rows = self._extractors.rows(task, names)
+        return Done(rows, time.monotonic() - started)
 
     async def _patiently(self, bucket: str, call: Callable[[], Awaitable[T]]) -> T:
         """Call it, again and again while there is an outage. Raises its error once that is no use."""

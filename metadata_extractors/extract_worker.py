@@ -18,6 +18,7 @@ from metadata_extractors.row_keeping import RowKeeper
 from snapengine.engine import Engine
 from snapengine.errors import NotFound, SchemaTooNew, SnapEngineError, TryAgain
 from snapengine.extraction_tasks import Task, parse_tasks
+from snapengine.further_columns import uses_of
 from snapengine.log import RowWriter
 from snapengine.model import BucketConfig
 from snapengine.workers import logs
@@ -189,7 +190,7 @@ class ExtractWorker:
             name
             for config in await asyncio.to_thread(self._engine.store.buckets)
             if config.bucket in buckets
-            for name in config.extractors
+            for name in uses_of(config)
         }
         if names:
             await asyncio.get_running_loop().run_in_executor(pool, extractors.faces, sorted(names))

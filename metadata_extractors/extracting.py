@@ -26,6 +26,7 @@ from snapengine.errors import (
     VersionGone,
 )
 from snapengine.extraction_tasks import Task
+from snapengine.further_columns import extractor_of
 from snapengine.metadata_rows import ROW_FIELDS, row_schema
 from snapengine.model import NULL_VERSION, ObjectVersion
 from snapengine.ports import Clock
@@ -76,6 +77,7 @@ class Row(NamedTuple):
 class Extractors:
     """Runs extractors over versions, by at most `count` threads at once, each with a child process.
 
+    Names of extractors may have further columns after them: see `snapengine.further_columns.use_of`.
     The children are started when they are needed, and know the extractors that were asked for until then.
     """
 
@@ -188,7 +190,7 @@ def row_of(task: Task, name: str, face: Face, found: Extraction, at: int) -> Row
     if batch.nbytes > MAX_ROW_BYTES:
         size = f"what was read takes {batch.nbytes:,} bytes; a row may take {MAX_ROW_BYTES:,}"
         return row_of(task, name, face, Extraction("failed", problems=(size,)), at)
-    return Row(name, found.outcome, batch)
+    return Row(extractor_of(name), found.outcome, batch)
 
 
 class _Unread(Exception):

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from metadata_extractors.ranged import FIRST_BYTES, MAX_HEADER_BYTES
 from metadata_extractors.registry import find_entry_point
+from snapengine.further_columns import extractor_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +47,7 @@ class Face:
 
 
 def spec_of(name: str, columns: Sequence[str] | None = None) -> ExtractorSpec:
-    """Of an installed extractor. Raises `UsageError` if there is none of that name."""
-    return ExtractorSpec(name, find_entry_point(name).value, None if columns is None else tuple(columns))
+    """Of an installed extractor; its further columns may be in the name, as `further_columns.use_of` has it.
+    Raises `UsageError` if there is none of that name."""
+    target = find_entry_point(extractor_of(name)).value
+    return ExtractorSpec(name, target, None if columns is None else tuple(columns))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from snapengine.bulkfold import VIEW_SCHEMA
 from snapengine.errors import BadData
+from snapengine.further_columns import of_both
 from snapengine.model import NULL_VERSION
 
 ROW_FIELDS: Final[list[pa.Field[Any]]] = [
@@ -91,7 +92,8 @@ def unify(schemas: Sequence[pa.Schema], extractor: str) -> pa.Schema:
                 raise _conflict(extractor, field.name, "unit", _unit(known), _unit(field))
             if _is_identifying(field) and not _is_identifying(known):
                 metadata = {**(known.metadata or {}), b"identifying": b"true"}
-                merged[field.name] = known.with_metadata(metadata)
+                known = known.with_metadata(metadata)
+            merged[field.name] = of_both(known, field)
     return row_schema(pa.schema(list(merged.values())))
 
 

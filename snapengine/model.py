@@ -193,6 +193,8 @@ class BucketConfig:
     dead_letter_queue_url: str | None = None
     extractors: tuple[str, ...] = ()
     """By which metadata is extracted from new versions, in this order."""
+    extractor_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By extractor, the columns that it fills beside its usual ones."""
     extract_queue_url: str | None = None
     extract_queue_arn: str | None = None
     extract_dead_letter_queue_url: str | None = None
@@ -220,6 +222,8 @@ class BucketConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extractors", tuple(self.extractors))  # JSON has lists
+        columns = {name: tuple(further) for name, further in self.extractor_columns.items()}
+        object.__setattr__(self, "extractor_columns", columns)
 
 
 @dataclass(frozen=True, slots=True)

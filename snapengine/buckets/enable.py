@@ -15,6 +15,7 @@ from snapengine.buckets.baseline import BaselineProgress, BaselineReport, run_ba
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.extraction import STILL_HOLDS
 from snapengine.buckets.facts import GAP, BucketFacts, queue_arns, settings_of
+from snapengine.buckets.further import check_installed, checked_columns
 from snapengine.buckets.listing import PAGE_SIZE
 from snapengine.buckets.notification import Pause, set_rule
 from snapengine.buckets.plan import make_plan
@@ -36,13 +37,9 @@ from snapengine.buckets.steps import (
     Wanted,
 )
 from snapengine.buckets.tools import Tools
-from snapengine.errors import BucketNotEnabled, PermissionMissing, Refused, SnapEngineError, UsageError
+from snapengine.errors import BucketNotEnabled, PermissionMissing, Refused, SnapEngineError
 from snapengine.lease import ENABLE, Lease
 from snapengine.model import BASELINE, BucketConfig
-from snapengine.plugins import installed
-
-EXTRACTORS = "snapengine.extractors"
-"""The group of entry points by which packages bring extractors."""
 
 _SWITCHED = "versioning_switched_on"
 
@@ -61,24 +58,17 @@ class Enabled:
 
 def plan_enable(engine: Tools, bucket: str, wanted: Wanted | None = None) -> Plan:
     """What `enable-bucket` would do. Changes nothing. Raises as `read_facts`, and `UsageError` for extractors
-    that are not installed; a plan may hold refusals."""
+    that are not installed and columns that they do not know; a plan may hold refusals."""
     wanted = wanted or Wanted()
-    _check_installed(wanted.extract or ())
+    check_installed(wanted.extract or ())
+    if wanted.columns:
+        columns = {name: checked_columns(name, further) for name, further in wanted.columns.items()}
+        wanted = replace(wanted, columns=columns)
     return make_plan(_read_facts(engine, bucket, wanted), wanted)
 
 
 def _read_facts(engine: Tools, bucket: str, wanted: Wanted) -> BucketFacts:
     return read_facts(engine, bucket, extraction=wanted.extract is not None)
-
-
-def _check_installed(extractors: Sequence[str]) -> None:
-    there = installed(EXTRACTORS) if extractors else []
-    for name in extractors:
-        if name not in there:
-            raise UsageError(
-                f"There is no extractor {name!r} here. Installed are: {', '.join(there) or 'none'}. Install "
-                "the package that brings it, here and where `snapengine extract-worker` runs."
-            )
 
 
 def carry_out(
@@ -196,7 +186,7 @@ class _Work:
                 case Register():
                     self._register(step)
                 case SetExtraction():
-                    self._register_extraction(step.extractors)
+                    self._register_extraction(step.extractors, step.columns)
                 case DeleteQueue():
                     self._delete_queue(step.name)
         except Refused as error:
@@ -242,14 +232,17 @@ class _Work:
         self._look_at(name)
         config = self.engine.store.config(self.facts.bucket)
         if config is not None:
-            self._register_extraction(config.extractors)
+            self._register_extraction(config.extractors, config.extractor_columns)
 
-    def _register_extraction(self, extractors: tuple[str, ...]) -> None:
+    def _register_extraction(
+        self, extractors: tuple[str, ...], columns: Mapping[str, tuple[str, ...]]
+    ) -> None:
         queue, dead = self.facts.extract_queue, self.facts.extract_dead_letters
         self.engine.store.put_config(
             replace(
                 _registered(self.engine, self.facts.bucket),
                 extractors=extractors,
+                extractor_columns=columns,
                 extract_queue_url=queue.url if queue else None,
                 extract_queue_arn=queue.arn if queue else None,
                 extract_dead_letter_queue_url=dead.url if dead else None,

@@ -8,6 +8,8 @@ from snapengine.buckets import queues
 from snapengine.buckets.facts import BucketFacts, wanted_extract_settings
 from snapengine.buckets.queue_steps import one_queue
 from snapengine.buckets.steps import DeleteQueue, SetExtraction, Step, Wanted
+from snapengine.errors import UsageError
+from snapengine.further_columns import extractor_of, in_words, uses, uses_of
 from snapengine.model import BucketConfig
 
 STILL_HOLDS = "Give --no-extract again when it is empty."
@@ -18,6 +20,19 @@ def extractors_of(facts: BucketFacts, wanted: Wanted) -> tuple[str, ...]:
     if wanted.extract is not None:
         return wanted.extract
     return facts.config.extractors if facts.config else ()
+
+
+def columns_of(facts: BucketFacts, wanted: Wanted) -> dict[str, tuple[str, ...]]:
+    """The further columns that they are to have. Raises `UsageError` for those of another extractor."""
+    extractors = extractors_of(facts, wanted)
+    for name in wanted.columns:
+        if name not in extractors:
+            raise UsageError(
+                f"Bucket {facts.bucket} is not extracted by {name}, so that it has no columns of it: give "
+                f"--extract {','.join((*extractors, name))} too."
+            )
+    merged = {**(facts.config.extractor_columns if facts.config else {}), **wanted.columns}
+    return {name: tuple(merged[name]) for name in extractors if merged.get(name)}
 
 
 def queue_steps(facts: BucketFacts, wanted: Wanted) -> Iterator[Step]:
@@ -37,12 +52,13 @@ def queue_steps(facts: BucketFacts, wanted: Wanted) -> Iterator[Step]:
 
 def registration_steps(facts: BucketFacts, wanted: Wanted) -> Iterator[Step]:
     """Register it, and where it is ended let the queues go."""
-    config, extractors = facts.config, extractors_of(facts, wanted)
-    before = config.extractors if config else ()
-    if extractors != before:
-        yield SetExtraction(_words(before, extractors), extractors)
+    config, extractors, columns = facts.config, extractors_of(facts, wanted), columns_of(facts, wanted)
+    before, after = uses_of(config) if config else (), uses(extractors, columns)
+    if after != before:
+        yield SetExtraction(_words(before, after), extractors, columns)
     elif extractors and config is not None and not _registered(config, facts):
-        yield SetExtraction("bring the registration of the extraction queue up to date", extractors)
+        words = "bring the registration of the extraction queue up to date"
+        yield SetExtraction(words, extractors, columns)
     if not extractors and wanted.extract is not None:
         for queue in filter(None, (facts.extract_queue, facts.extract_dead_letters)):
             yield DeleteQueue(f"delete queue {queue.name}, if it is empty", queue.name)
@@ -58,17 +74,26 @@ def _registered(config: BucketConfig, facts: BucketFacts) -> bool:
     )
 
 
-def _words(before: tuple[str, ...], extractors: tuple[str, ...]) -> str:
-    if not extractors:
-        return f"hand new versions to extraction no more (until now: {', '.join(before)})"
-    instead = f", until now by {', '.join(before)}" if before else ""
-    return f"have metadata extracted from every new version, by {', '.join(extractors)}{instead}"
+def _words(before: tuple[str, ...], after: tuple[str, ...]) -> str:
+    """Of uses; see `further_columns`."""
+    until_now = ", ".join(map(in_words, before))
+    if not after:
+        return f"hand new versions to extraction no more (until now: {until_now})"
+    instead = f", until now by {until_now}" if before else ""
+    return f"have metadata extracted from every new version, by {', '.join(map(in_words, after))}{instead}"
 
 
 def extraction_warnings(facts: BucketFacts, wanted: Wanted) -> Iterator[str]:
     """What extraction that begins leaves out."""
-    begins = set(extractors_of(facts, wanted)) - set(facts.config.extractors if facts.config else ())
-    if begins:
+    config, extractors = facts.config, extractors_of(facts, wanted)
+    before = set(config.extractors if config else ())
+    changed = set(uses(extractors, columns_of(facts, wanted))) - set(uses_of(config) if config else ())
+    if any(extractor_of(use) in before for use in changed):
+        yield (
+            "Running workers hear of other columns within seconds. What has been extracted by then keeps its "
+            f"columns: run `snapengine extract {facts.bucket}` to have it extracted again."
+        )
+    if set(extractors) - before:
         yield (
             "Running workers hear of it within half a minute. What is in the bucket by then is not extracted "
             f"by itself: run `snapengine extract {facts.bucket}` for that."

@@ -41,6 +41,8 @@ class ExtractionStatus:
 
     extractors: tuple[str, ...]
     """None: it has been ended, and its queues are not deleted yet."""
+    columns: Mapping[str, tuple[str, ...]]
+    """By extractor, those beside its usual ones."""
     queue: QueueStatus | None
     """Its messages name up to 20 versions each. None if it is gone or could not be read."""
     dead_letters: int | None
@@ -224,7 +226,10 @@ def _extraction(
     queue = facts.extract_queue if facts else None
     dead = facts.extract_dead_letters if facts else None
     return ExtractionStatus(
-        config.extractors, _queue(queue, ages) if queue else None, dead.messages if dead else None
+        config.extractors,
+        config.extractor_columns,
+        _queue(queue, ages) if queue else None,
+        dead.messages if dead else None,
     )
 
 

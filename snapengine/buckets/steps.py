@@ -21,6 +21,9 @@ class Wanted:
     """Where the baseline's observations go: see `listed_files.Into`."""
     extract: tuple[str, ...] | None = None
     """The extractors that new versions are handed to; none ends it. None: as registered."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By extractor, the columns that it is to fill beside its usual ones: all of them, in place of those
+    registered. An extractor that is not named keeps its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,11 @@ class Register(Step):
 
 @dataclass(frozen=True, slots=True)
 class SetExtraction(Step):
-    """Register by which extractors, and the queues as they stand."""
+    """Register by which extractors, with which further columns, and the queues as they stand."""
 
     code: ClassVar[str] = "set-extraction"
     extractors: tuple[str, ...]
+    columns: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from snapengine.cli import options
 from snapengine.cli.audit import attempted, audited
 from snapengine.cli.output import BOLD, CYAN, YELLOW, Output, one_line, printable
 from snapengine.errors import Refused, UsageError
+from snapengine.further_columns import in_words, uses_of
 from snapengine.instants import render
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ ENABLE_EXAMPLES = """\
 snapengine enable-bucket scans --dry-run
 snapengine enable-bucket scans --prefix ct/
 snapengine enable-bucket scans --extract dicom,images
+snapengine enable-bucket scans --columns dicom=SliceLocation,ContentSequence,00091001
 snapengine enable-bucket scans --no-extract
 snapengine enable-bucket scans --yes --json"""
 DISABLE_EXAMPLES = """\
@@ -86,6 +88,16 @@ def enable_bucket(
             show_default=False,
         ),
     ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME=COLUMN,…",
+            help="What this extractor extracts beside its usual columns; `NAME=`: nothing. Repeatable; as "
+            "before, if not given.",
+            show_default=False,
+        ),
+    ] = None,
     no_extract: Annotated[bool, typer.Option("--no-extract", help="Hand none to it any more.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -114,6 +126,7 @@ def enable_bucket(
                 streams=engine.settings.streams,
                 baseline=baseline.value,
                 extract=extractors,
+                columns=_columns(columns),
             ),
         )
         _show_plan(out, plan)
@@ -146,6 +159,19 @@ def _extractors(given: list[str] | None, *, no_extract: bool) -> tuple[str, ...]
     if not all(names):
         raise UsageError("--extract takes the names of extractors: dicom, or dicom,images.")
     return tuple(dict.fromkeys(names))
+
+
+def _columns(given: list[str] | None) -> dict[str, tuple[str, ...]]:
+    """By extractor the columns after `=`, all that were given for it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for text in given or ():
+        extractor, equals, names = text.partition("=")
+        columns = [name.strip() for name in names.split(",")] if names.strip() else []
+        if not (extractor.strip() and equals and all(columns)):
+            raise UsageError("--columns takes an extractor and columns: dicom=SliceLocation,ContentSequence.")
+        name = extractor.strip()
+        found[name] = tuple(dict.fromkeys((*found.get(name, ()), *columns)))
+    return found
 
 
 def disable_bucket(
@@ -312,6 +338,7 @@ def _show_enabled(
         "bucket": bucket,
         "enabled": True,
         "extractors": list(config.extractors) if config else [],
+        "extractor_columns": dict(config.extractor_columns) if config else {},
         "warnings": warnings,
         "baseline": None,
     }
@@ -336,6 +363,6 @@ def _show_enabled(
         if report.archived:
             out.line(f"{report.archived:,} of them went straight into Parquet files of its archive.")
     if config and config.extractors:
-        by = ", ".join(config.extractors)
+        by = ", ".join(map(in_words, uses_of(config)))
         out.line(f"Metadata is extracted by {by}: keep `snapengine extract-worker` running.")
     out.note(f"Keep `snapengine worker` running; `snapengine status {bucket}` tells how it goes.")

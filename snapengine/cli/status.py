@@ -11,6 +11,7 @@ import typer
 from snapengine.cli import options
 from snapengine.cli.output import RED, YELLOW, Output, one_line
 from snapengine.errors import TryAgain
+from snapengine.further_columns import in_words, uses
 from snapengine.instants import render
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def _queue(queue: QueueStatus) -> str:
 def _extraction(found: ExtractionStatus | None) -> Iterator[tuple[str, str]]:
     if found is None:
         return
-    yield "extraction", f"by {', '.join(found.extractors)}" if found.extractors else "ended"
+    by = ", ".join(map(in_words, uses(found.extractors, found.columns)))
+    yield "extraction", f"by {by}" if by else "ended"
     if found.queue:
         yield "to be extracted", f"messages of up to 20 objects: {_queue(found.queue)}"
     elif found.extractors:

@@ -370,15 +370,17 @@ def audit_from_time(time: int) -> str:
 
 
 def _values(plain: Mapping[str, Any]) -> Item:
-    """Plain values in wire form; None and empty tuples are left out."""
-    return {name: to_value(value) for name, value in plain.items() if value is not None and value != ()}
+    """Plain values in wire form; None, empty tuples and empty mappings are left out."""
+    return {name: to_value(value) for name, value in plain.items() if value not in (None, (), {})}
 
 
-def to_value(value: str | int | bool | tuple[str, ...]) -> dict[str, Any]:
+def to_value(value: str | int | bool | tuple[str, ...] | Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"BOOL": value}
     if isinstance(value, tuple):
         return {"L": [{"S": text} for text in value]}
+    if isinstance(value, Mapping):
+        return {"M": {name: to_value(one) for name, one in value.items()}}
     return {"N": str(value)} if isinstance(value, int) else {"S": value}
 
 
@@ -386,6 +388,8 @@ def from_value(value: Mapping[str, Any]) -> Any:
     ((kind, content),) = value.items()
     if kind == "L":
         return tuple(from_value(one) for one in content)
+    if kind == "M":
+        return {name: from_value(one) for name, one in content.items()}
     return int(content) if kind == "N" else content
 
 

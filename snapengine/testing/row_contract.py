@@ -213,6 +213,7 @@ class RowContract:
     def test_what_is_extracted_and_by_which_queue_is_kept_with_the_bucket(self, backend: Backend) -> None:
         full = config(
             extractors=("dicom", "object"),
+            extractor_columns={"dicom": ("SliceLocation", "00091001"), "object": ("tag:site",)},
             extract_queue_url="https://q",
             extract_queue_arn="arn:q",
             extract_dead_letter_queue_url="https://d",

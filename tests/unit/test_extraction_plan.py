@@ -16,6 +16,7 @@ from snapengine.buckets.facts import BucketFacts, wanted_extract_settings
 from snapengine.buckets.plan import drift, make_plan
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.steps import SetExtraction, SetQueue, Wanted
+from snapengine.errors import UsageError
 from tests.unit.bucket_values import ACCOUNT, NEW, STORE, codes, enabled
 
 DICOM = Wanted(extract=("dicom",))
@@ -203,3 +204,50 @@ def test_no_two_queues_of_any_buckets_have_one_name(buckets: list[str]) -> None:
     names: list[Any] = [name for bucket in buckets for name in queues.queue_names(bucket).values()]
     assert len(set(names)) == 4 * len(buckets)
     assert all(len(name) <= 80 and name.replace("-", "").replace("_", "").isalnum() for name in names)
+
+
+COLUMNS = {"dicom": ("ContentSequence", "00091001")}
+
+
+def with_columns(facts: BucketFacts) -> BucketFacts:
+    assert facts.config
+    return replace(facts, config=replace(facts.config, extractor_columns=COLUMNS))
+
+
+def test_further_columns_are_in_the_plan_and_what_was_extracted_before_is_warned_of() -> None:
+    plan = make_plan(extracting(), Wanted(columns=COLUMNS))
+    words = "by dicom (usual columns and ContentSequence, 00091001), until now by dicom"
+    assert plan.steps == (
+        SetExtraction(f"have metadata extracted from every new version, {words}", ("dicom",), COLUMNS),
+    )
+    (warning,) = plan.warnings
+    assert "keeps its columns" in warning
+    assert "snapengine extract scans" in warning
+    assert json.loads(json.dumps(plan.as_dict()))["steps"][0]["columns"] == {
+        "dicom": ["ContentSequence", "00091001"]
+    }
+
+
+@pytest.mark.parametrize("wanted", [Wanted(), DICOM, Wanted(columns=COLUMNS)])
+def test_further_columns_stay_until_others_are_named(wanted: Wanted) -> None:
+    plan = make_plan(with_columns(extracting()), wanted)
+    assert (plan.steps, plan.warnings) == ((), ())
+
+
+def test_no_further_columns_are_asked_for_by_naming_none() -> None:
+    plan = make_plan(with_columns(extracting()), Wanted(columns={"dicom": ()}))
+    (step,) = plan.steps
+    assert isinstance(step, SetExtraction)
+    assert step.columns == {}
+
+
+def test_an_extractor_that_is_named_no_more_takes_its_columns_along() -> None:
+    plan = make_plan(with_columns(extracting("dicom", "images")), Wanted(extract=("images",)))
+    (step,) = plan.steps
+    assert isinstance(step, SetExtraction)
+    assert step.columns == {}
+
+
+def test_columns_of_an_extractor_that_the_bucket_lacks_are_refused_with_the_way_out() -> None:
+    with pytest.raises(UsageError, match="--extract dicom,object too"):
+        make_plan(extracting(), Wanted(columns={"object": ("tag:site",)}))
