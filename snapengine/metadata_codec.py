@@ -121,7 +121,9 @@ def encode(extractor: str, table: pa.Table) -> Packed:
 def _written(table: pa.Table, schema: pa.Schema) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(use_threads=False)) as writer:
-        writer.write_table(table.combine_chunks().cast(schema))
+        # A copy: Arrow pads the values of a slice with those of the rows that follow it.
+        rows = table.take(pa.array(range(table.num_rows), pa.int64()))
+        writer.write_table(compacted(rows.combine_chunks()).cast(schema))
     compressed: bytes = pa.Codec("zstd", _LEVEL).compress(sink.getvalue(), asbytes=True)
     return compressed
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile, Role
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import ROW_GROUP_ROWS
+from snapengine.metadata_codec import compacted
 
 BLOCK: Final = 65_536
 """Bytes for each checksum."""
@@ -110,6 +111,8 @@ class FileWriter:
         if not table.num_rows:
             return
         table = table.select(self._schema.names).cast(self._schema)
+        if self._extractor:
+            table = compacted(table)  # a dictionary has values of rows that are elsewhere
         self._note(table)
         self._waiting.append(table)
         self._waiting_rows += table.num_rows

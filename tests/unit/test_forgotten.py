@@ -20,8 +20,8 @@ from snapengine.forgotten import (
     version_unit,
 )
 from snapengine.log import EpochCutter, RowWriter
-from snapengine.metadata_codec import compacted, decode, encode, without
-from snapengine.metadata_rows import metadata_log
+from snapengine.metadata_codec import compacted, decode, encode, pack, without
+from snapengine.metadata_rows import metadata_log, row_schema
 from snapengine.model import LogEntry
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.stores.sqlite_database import Database
@@ -155,6 +155,18 @@ def test_dictionaries_keep_no_value_that_no_row_has() -> None:
     fresh = compacted(table)
     assert fresh.to_pylist() == table.to_pylist()
     assert fresh["one"].chunk(0).dictionary.to_pylist() == ["plain"]
+
+
+def test_no_payload_has_values_of_rows_that_are_in_another() -> None:
+    schema = row_schema(pa.schema([pa.field("Label", pa.dictionary(pa.int32(), pa.string()))]))
+    table = row_table([row(n, Label=f"label-{n:04d}") for n in range(600)], schema)
+    first, second = [decode(packed.plain).table["Label"] for packed in pack(EXTRACTOR, table)]
+    assert len(first.chunk(0).dictionary) == 500
+    assert len(second.chunk(0).dictionary) == 100
+    names = row_table([row(n, Modality=f"modality {n:04d}") for n in range(600)])
+    payload = next(pack(EXTRACTOR, names)).plain
+    with pa.CompressedInputStream(pa.BufferReader(payload), "zstd") as stream:
+        assert b"modality 0500" not in stream.read()
 
 
 # Writers and cutters
