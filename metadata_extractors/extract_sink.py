@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
 from metadata_extractors.extracting import OUTAGES, Extractors, Row
+from metadata_extractors.lines import Done, Lines
 from metadata_extractors.row_keeping import Counts, RowKeeper, keyless
 from snapengine.errors import BucketNotEnabled, SnapEngineError, TryAgain, UsageError
 from snapengine.extraction_tasks import Task
@@ -129,7 +130,7 @@ class Work:
     ) -> None:
         self._extractors = extractors
         self._pool = pool
-        self._threads = asyncio.Semaphore(count)
+        self._lines = Lines(extractors, count)
         self._wanted = wanted
         self._forgetting = forgetting
         self._keeper = keeper
@@ -180,14 +181,18 @@ class Work:
 
     async def _extract(self, task: Task, names: Sequence[str]) -> list[Row]:
         await self._keeper.room()
-        async with self._threads:
-            if self.ending.is_set():
-                raise TryAgain("Stopping.")
-            started = time.monotonic()
-            call = asyncio.get_running_loop().run_in_executor(self._pool, self._extractors.rows, task, names)
-            rows = await call
-            self._counts.extracted(time.monotonic() - started)
-            return rows
+        done = await asyncio.wrap_future(self._lines.join(task, names, self._pool, self.ending.is_set))
+        if done is None:
+            done = await asyncio.get_running_loop().run_in_executor(self._pool, self._alone, task, names)
+        self._counts.extracted(done.seconds)
+        return done.rows
+
+    def _alone(self, task: Task, names: Sequence[str]) -> Done:
+        if self.ending.is_set():
+            raise TryAgain("Stopping.")
+        started = time.monotonic()
+        rows = self._extractors.rows(task, names)
+        return Done(rows, time.monotonic() - started)
 
     async def _patiently(self, bucket: str, call: Callable[[], Awaitable[T]]) -> T:
         """Call it, again and again while there is an outage. Raises its error once that is no use."""

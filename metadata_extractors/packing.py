@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
 from metadata_extractors.answers import Answers
 from metadata_extractors.base import BudgetSpent
-from metadata_extractors.packs import Asked, Pack, Told, batch_of
+from metadata_extractors.packs import Asked, Pack, Told, Untried, batch_of
 from metadata_extractors.ranged import RangedReader
 from metadata_extractors.sandbox import Sandbox
 
 
-def extract_pack(sandbox: Sandbox, name: str, readers: Sequence[RangedReader]) -> Pack:
+def extract_pack(
+    sandbox: Sandbox,
+    name: str,
+    readers: Sequence[RangedReader],
+    over: Callable[[], bool] = lambda: False,
+) -> Pack:
     """What `Sandbox.extract` says of each of these objects (one at least), by one message. Raises as it does,
     but for what a reader raises, which stands in the object's place.
 
     Whatever fails in company, and all of a pack in which a child comes to its end, is done again by itself,
     with the bytes that were read before. So no outcome is owed to another object of the pack or to its place,
-    and each has the limits of `Limits` to itself.
+    and each has the limits of `Limits` to itself. Once it is `over` no further object is read or tried alone.
     """
     face, limits = sandbox.faces[name], sandbox.limits
     found: dict[int, Told | Exception] = {}
@@ -28,6 +33,9 @@ def extract_pack(sandbox: Sandbox, name: str, readers: Sequence[RangedReader]) -
         reader.begin_again()
         size, most = reader.size, min(limits.header_bytes, reader.max_bytes)
         if face.head_bytes > most:
+            continue
+        if over():
+            found[place] = Untried()
             continue
         try:
             asked[place] = Asked(reader.key, size, most, reader.read(0, face.head_bytes))
@@ -48,6 +56,8 @@ def extract_pack(sandbox: Sandbox, name: str, readers: Sequence[RangedReader]) -
         if together is not None and len(rows) == len(readers):
             return Pack(*together)
     for place, reader in enumerate(readers):
+        if place not in found and over():
+            found[place] = Untried()
         if place not in found:
             found[place], rows[place] = _alone(sandbox, name, reader, face.schema)
         elif place not in rows:

@@ -36,6 +36,10 @@ _LENGTH: Final = struct.Struct("<I")
 _CANNOT_CHANGE: Final = (str, bytes, int, float, date, time, type(None))
 
 
+class Untried(Exception):
+    """The object was not tried by itself, as no more was to be begun."""
+
+
 class Told(NamedTuple):
     """What came of one object, without its values."""
 
@@ -48,7 +52,7 @@ class Pack:
     """What came of the objects of a pack, in their order."""
 
     found: Sequence[Told | Exception]
-    """An exception is what the object's reader raised."""
+    """An exception is what the object's reader raised, or `Untried`."""
     rows: pa.RecordBatch
     """The values, a row for each object, by the extractor's schema; nulls where there are none."""
 

@@ -92,7 +92,7 @@ def test_with_again_and_for_a_new_version_of_the_extractor_it_is_read_again(
     assert extracted(site, again=True).outcomes["dicom"] == {"ok": 1}
     assert site.stored().num_rows == 2
     monkeypatch.setattr(
-        "metadata_extractors.extracting.spec_of",
+        "metadata_extractors.slots.spec_of",
         lambda name, _columns: ExtractorSpec(name, "tests.newer_dicom:NewerDicom"),
     )
     newer = extracted(site)

@@ -121,7 +121,7 @@ def test_what_cannot_be_begun_in_time_comes_again_and_nothing_runs_on(
     monkeypatch.setattr(extract_handler, "BEGIN_RESERVE", 3.0)
     monkeypatch.setattr(extract_handler, "END_RESERVE", 1.0)
     monkeypatch.setattr(
-        "metadata_extractors.extracting.spec_of",
+        "metadata_extractors.slots.spec_of",
         lambda name, _columns: ExtractorSpec(name, "tests.hostile_extractors:Hostile"),
     )
     site.register(extractors=("hostile",))

@@ -214,7 +214,7 @@ def test_what_kills_hangs_or_fills_a_child_is_a_row_and_no_value_is_told(
 ) -> None:
     lines = Lines(caplog)
     monkeypatch.setattr(
-        "metadata_extractors.extracting.spec_of",
+        "metadata_extractors.slots.spec_of",
         lambda name, _columns: ExtractorSpec(name, "tests.hostile_extractors:Hostile"),
     )
     site.register(extractors=("hostile",))

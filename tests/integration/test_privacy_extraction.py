@@ -144,7 +144,7 @@ def test_an_extractor_that_hangs_dies_lies_or_raises_with_a_value_in_its_words(
     house: House, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "metadata_extractors.extracting.spec_of",
+        "metadata_extractors.slots.spec_of",
         lambda name, _columns: ExtractorSpec(name, "tests.hostile_extractors:Hostile"),
     )
     house.register(extractors=("hostile",))

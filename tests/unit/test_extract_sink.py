@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -48,6 +48,7 @@ class FakeExtractors:
     def __init__(self) -> None:
         self.faults: dict[str, Exception] = {}
         self.missing: set[str] = set()
+        self.untried: set[str] = set()
         self.asked: list[tuple[str, ...]] = []
         self.keys: list[str] = []
 
@@ -62,6 +63,17 @@ class FakeExtractors:
         if task.key in self.faults:
             raise self.faults[task.key]
         return [row_of(task, name, FACE, Extraction("ok", {"Text": "x"}), 0) for name in names]
+
+    def pack(
+        self, tasks: Sequence[Task], names: Sequence[str], ending: Callable[[], bool]
+    ) -> list[list[Row] | Exception | None]:
+        found: list[list[Row] | Exception | None] = []
+        for one in tasks:
+            try:
+                found.append(None if one.key in self.untried else self.rows(one, names))
+            except Exception as error:  # noqa: BLE001  # as it is told
+                found.append(error)
+        return found
 
 
 class Log:
@@ -170,6 +182,13 @@ async def test_beyond_patience_the_message_is_left(pool: ThreadPoolExecutor) -> 
     place.extractors.faults = {"a": Unreachable("no answer")}
     await place.take([task("a"), task("b")])
     assert (place.settled, place.left, place.log.keys) == ([], ["m0"], ["b"])
+
+
+async def test_an_object_that_was_not_tried_in_company_is_tried_by_itself(pool: ThreadPoolExecutor) -> None:
+    place = Place(pool)
+    place.extractors.untried = {"b"}
+    await place.take([task("a"), task("b")])
+    assert (place.settled, sorted(place.log.keys)) == (["m0"], ["a", "b"])
 
 
 async def test_when_it_is_ending_nothing_more_is_begun(pool: ThreadPoolExecutor) -> None:
