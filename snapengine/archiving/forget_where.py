@@ -34,6 +34,9 @@ class _AllRows:
     def batches(self) -> Iterator[pa.RecordBatch]:
         return self._batches()
 
+    def settled(self) -> _AllRows:
+        return self
+
     def verify(self, columns: Sequence[str] | None = None) -> None:
         """There are no files."""
 
@@ -41,7 +44,13 @@ class _AllRows:
 class _EveryVersion(View):
     """A view whose metadata is that of all versions of its keys: a key may be there more than once."""
 
-    def joined(self, extractor: str, *, identifying: bool) -> Joined:
+    def joined(
+        self,
+        extractor: str,
+        *,
+        identifying: bool,
+        columns: Sequence[str] | None = None,  # noqa: ARG002  # all are read
+    ) -> Joined:
         every = replace(self.ref, start=0, versions="all")
         source: Any = self._source
         full = row_schema(source, self.ref.bucket, self._epoch, extractor)
