@@ -3,15 +3,20 @@
 They are entries of a log that no bucket has, `<bucket>#selection#<hex>`: stream 0 holds the rows in chunks,
 stream 1 one entry, put last, that says how many chunks there are, stream 2 how they were chosen.
 Chunks are a pure function of the rows, so that several who keep the same rows put the same entries.
+
+The log `<bucket>#selection` tells of which selections there may be something to find: it is told before
+anything of a selection is put, its rows or how they were chosen.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from itertools import islice
+from secrets import token_hex
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,7 +25,7 @@ import pyarrow.compute as pc
 from snapengine.bulkfold import VIEW_SCHEMA
 from snapengine.cautions import SelectionNotKept, caution
 from snapengine.digest import digest_batches
-from snapengine.errors import IdentifyingRefused, LogDamaged, NoSuchSelection, Refused, SchemaTooNew
+from snapengine.errors import IdentifyingRefused, LogDamaged, NoSuchSelection, SchemaTooNew
 from snapengine.model import LogEntry, SnapshotRef
 from snapengine.ports import Clock, LogReader, LogStore
 from snapengine.reference import parse_reference, render_reference
@@ -61,14 +66,25 @@ def selection_log(bucket: str, selection: str) -> str:
     return f"{bucket}#selection#{selection.removeprefix('sha256:')}"
 
 
+def selections_log(bucket: str) -> str:
+    """The name under which the log tells of a bucket's selections, in stream 0: an entry's payload is the
+    digest's hexadecimal digits. A selection may be told of more than once."""
+    return f"{bucket}#selection"
+
+
 def selection_digest(rows: pa.Table) -> str:
     """`sha256:<hex>` over all columns of a view's rows, in their order.
 
     A view's own digest says which bytes it shows. This one also says since when, and where from, so that the
     rows kept under it are those of one view to the letter.
     """
-    data = digest_batches(rows.to_batches())
-    facts = digest_batches(_facts(batch) for batch in rows.to_batches())
+    return digest_of_batches(rows.to_batches)
+
+
+def digest_of_batches(batches: Callable[[], Iterable[pa.RecordBatch]]) -> str:
+    """The same of rows that are read twice, in bounded memory."""
+    data = digest_batches(batches())
+    facts = digest_batches(_facts(batch) for batch in batches())
     return f"sha256:{sha256(f'{data} {facts}'.encode()).hexdigest()}"
 
 
@@ -114,25 +130,40 @@ async def keep(store: LogStore, ref: SnapshotRef, rows: pa.Table, clock: Clock) 
 
     A lost reply: whoever repeats it finds the same entry. Until the last entry stands, none of it counts.
     """
-    log = selection_log(ref.bucket, ref.selection)
+    await keep_chunks(store, ref.bucket, ref.selection, chunks(rows), clock)
+
+
+async def keep_chunks(
+    store: LogStore, bucket: str, selection: str, pieces: Iterator[pa.Table], clock: Clock
+) -> None:
+    """The same of rows that come in the `chunks` they are kept in, and have the digest `selection`."""
+    log = selection_log(bucket, selection)
     nonce = log.rpartition("#")[2][:24]
     if await store.get_entry(log, WHOLE, 1) is not None:
         return
-    slots = asyncio.Semaphore(_AT_ONCE)
+    await _tell(store, bucket, selection, clock)
 
     async def put(stream: int, number: int, count: int, payload: bytes) -> None:
-        async with slots:
-            if not await store.put_entry(
-                LogEntry(log, stream, number, nonce, clock(), count, payload, "metadata")
-            ):
-                raise LogDamaged(f"Entry {number} of stream {stream} of {log} is not of that selection.")
+        entry = LogEntry(log, stream, number, nonce, clock(), count, payload, "metadata")
+        if not await store.put_entry(entry):
+            raise LogDamaged(f"Entry {number} of stream {stream} of {log} is not of that selection.")
 
-    pieces = list(chunks(rows))
-    for first in range(0, len(pieces), _AT_ONCE):
-        some = enumerate(pieces[first : first + _AT_ONCE], first + 1)
-        await asyncio.gather(*(put(ROWS, number, piece.num_rows, _encoded(piece)) for number, piece in some))
-    whole = {"format": _FORMAT, "rows": rows.num_rows, "chunks": len(pieces)}
-    await put(WHOLE, 1, rows.num_rows, json.dumps(whole).encode())
+    rows, number = 0, 0
+    while some := list(islice(pieces, _AT_ONCE)):
+        places = enumerate(some, number + 1)
+        await asyncio.gather(*(put(ROWS, place, piece.num_rows, _encoded(piece)) for place, piece in places))
+        rows, number = rows + sum(piece.num_rows for piece in some), number + len(some)
+    whole = {"format": _FORMAT, "rows": rows, "chunks": number}
+    await put(WHOLE, 1, rows, json.dumps(whole).encode())
+
+
+async def _tell(store: LogStore, bucket: str, selection: str, clock: Clock) -> None:
+    """Have the selection found by who looks for a bucket's."""
+    log, nonce = selections_log(bucket), token_hex(12)
+    payload = selection.removeprefix("sha256:").encode()
+    number = await store.head(log, 0) + 1
+    while not await store.put_entry(LogEntry(log, 0, number, nonce, clock(), 1, payload, "metadata")):
+        number += 1
 
 
 def _encoded(rows: pa.Table) -> bytes:
@@ -147,26 +178,39 @@ def _encoded(rows: pa.Table) -> bytes:
 
 def kept(store: LogReader, ref: SnapshotRef) -> pa.Table:
     """The rows of a narrowed view, checked against its reference. Raises `NoSuchSelection`, `LogDamaged`."""
-    log, reference = selection_log(ref.bucket, ref.selection), render_reference(ref)
+    reference = render_reference(ref)
+    pieces = kept_chunks(store, ref.bucket, ref.selection, reference)
+    rows = pa.concat_tables([VIEW_SCHEMA.empty_table(), *pieces]).combine_chunks()
+    if selection_digest(rows) != ref.selection:
+        raise LogDamaged(f"What {reference} selects is not what was kept: its digest is another.")
+    return rows
+
+
+def kept_chunks(store: LogReader, bucket: str, selection: str, name: str) -> Iterator[pa.Table]:
+    """The rows of a selection in the pieces that they are kept in; `name` is what messages call it. Their
+    digest is not looked at. Raises `NoSuchSelection`, `LogDamaged`."""
+    log = selection_log(bucket, selection)
     try:
         whole = json.loads(next(store.entries(log, WHOLE, 0, 1)).payload)
     except LogDamaged:
         raise NoSuchSelection(
-            f"The table does not hold what {reference} selects. Open it where it was selected, or with the "
+            f"The table does not hold what {name} selects. Open it where it was selected, or with the "
             "SNAPENGINE_STORE that was set there."
         ) from None
     except ValueError as error:
-        raise LogDamaged(f"What {reference} selects cannot be read: {error}.") from None
+        raise LogDamaged(f"What {name} selects cannot be read: {error}.") from None
     if whole.get("format") != _FORMAT:
-        raise SchemaTooNew(f"What {reference} selects was kept by another snapengine. Upgrade this one.")
+        raise SchemaTooNew(f"What {name} selects was kept by another snapengine. Upgrade this one.")
+    rows = 0
     try:
-        pieces = [_decoded(entry.payload) for entry in store.entries(log, ROWS, 0, int(whole["chunks"]))]
+        for entry in store.entries(log, ROWS, 0, int(whole["chunks"])):
+            piece = _decoded(entry.payload)
+            rows += piece.num_rows
+            yield piece
     except (pa.ArrowException, OSError, EOFError) as error:
-        raise LogDamaged(f"What {reference} selects cannot be read: {type(error).__name__}.") from None
-    rows = pa.concat_tables([VIEW_SCHEMA.empty_table(), *pieces]).combine_chunks()
-    if rows.num_rows != whole["rows"] or selection_digest(rows) != ref.selection:
-        raise LogDamaged(f"What {reference} selects is not what was kept: its digest is another.")
-    return rows
+        raise LogDamaged(f"What {name} selects cannot be read: {type(error).__name__}.") from None
+    if rows != whole["rows"]:
+        raise LogDamaged(f"What {name} selects is not what was kept: it has {rows:,} rows.")
 
 
 def _decoded(payload: bytes) -> pa.Table:
@@ -185,26 +229,38 @@ async def note(store: LogStore, ref: SnapshotRef, chosen: Chosen, clock: Clock) 
 
     Two who note the same at the same time may note it twice, which tells nothing else.
     """
-    log = selection_log(ref.bucket, ref.selection)
+    try:
+        await put_note(store, ref.bucket, ref.selection, chosen, note_nonce(chosen), clock)
+    except IdentifyingRefused as refused:
+        text = f"The condition that gave {render_reference(ref)} was not kept with it: {refused}"
+        caution(text, SelectionNotKept)
+
+
+async def put_note(
+    store: LogStore, bucket: str, selection: str, chosen: Chosen, nonce: str, clock: Clock
+) -> None:
+    """The same of one whose `note_nonce` is known. Raises `IdentifyingRefused` where the store does not take
+    its condition; then nothing was kept."""
+    log = selection_log(bucket, selection)
     told = asdict(chosen) | ({"query": None} if chosen.identifying else {})
     payload = json.dumps(told, sort_keys=True).encode()
-    nonce = sha256(json.dumps(asdict(chosen), sort_keys=True).encode()).hexdigest()[:24]
     last = await store.head(log, QUERIES)
     for number in range(1, last + 1):
         entry = await store.get_entry(log, QUERIES, number)
         if entry is not None and entry.nonce == nonce:
             return
+    await _tell(store, bucket, selection, clock)
     while True:
         last += 1
         if chosen.identifying and chosen.query is not None:
-            try:
-                await store.put_identifying(log, QUERIES, last, nonce, chosen.query.encode())
-            except Refused as refused:
-                text = f"The condition that gave {render_reference(ref)} was not kept with it: {refused}"
-                caution(text, SelectionNotKept)
-                return
+            await store.put_identifying(log, QUERIES, last, nonce, chosen.query.encode())
         if await store.put_entry(LogEntry(log, QUERIES, last, nonce, clock(), 1, payload, "metadata")):
             return
+
+
+def note_nonce(chosen: Chosen) -> str:
+    """Of the entry that keeps it, so that it is kept once: its condition has its part in it."""
+    return sha256(json.dumps(asdict(chosen), sort_keys=True).encode()).hexdigest()[:24]
 
 
 async def noted(store: LogStore, reader: LogReader, ref: SnapshotRef) -> list[Chosen]:
@@ -214,7 +270,7 @@ async def noted(store: LogStore, reader: LogReader, ref: SnapshotRef) -> list[Ch
     last = await store.head(log, QUERIES)
     entries = [entry for n in range(1, last + 1) if (entry := await store.get_entry(log, QUERIES, n))]
     base = render_reference(replace(ref, selection=""))
-    found = [(entry, _chosen(json.loads(entry.payload))) for entry in entries]
+    found = [(entry, chosen_from(entry.payload)) for entry in entries]
     found = [(entry, chosen) for entry, chosen in found if _base(chosen.of) == base]
     hidden: dict[str, str] = {}
     if any(chosen.identifying for _, chosen in found):
@@ -235,5 +291,7 @@ def _base(reference: str) -> str:
     return reference.removesuffix(f"?select={parsed.selection}") if parsed.selection else reference
 
 
-def _chosen(told: dict[str, Any]) -> Chosen:
+def chosen_from(payload: bytes) -> Chosen:
+    """What an entry of the stream of conditions holds. Raises `ValueError`, `TypeError` for anything else."""
+    told: dict[str, Any] = json.loads(payload)
     return Chosen(**{name: told[name] for name in Chosen.__dataclass_fields__ if name in told})

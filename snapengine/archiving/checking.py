@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from snapengine.archive.manifest import ArchiveFile, Manifest
+from snapengine.archiving.selections import check_selections
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import ArchiveDamaged, BucketNotEnabled, Refused
 
@@ -28,7 +29,8 @@ class CheckReport:
 def check_archive(
     tools: ArchiveTools, bucket: str, progress: Callable[[int, int], None] = lambda *_: None
 ) -> CheckReport:
-    """Read all files of the manifests that stand. `progress` is told bytes read, and of how many.
+    """Read all files of the manifests that stand, and those of narrowed views. `progress` is told bytes read,
+    and of how many in manifests.
 
     Raises `BucketNotEnabled`, `Refused` for a bucket without an archive, and what the store and the root
     raise: what cannot be read for now is not taken for damaged.
@@ -63,7 +65,9 @@ def check_archive(
     if damaged:  # what was let go meanwhile is not missed
         named = {file.path for file in _files(tools, bucket)}
         damaged = {path: how for path, how in damaged.items() if path in named}
-    return CheckReport(bucket, tools.root(config.archive).url, len(files), total, damaged)
+    root = tools.root(config.archive)
+    more, size, faults = check_selections(tools, root, bucket)
+    return CheckReport(bucket, root.url, len(files) + more, total + size, damaged | faults)
 
 
 def _files(tools: ArchiveTools, bucket: str) -> list[ArchiveFile]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-Kind = Literal["segment", "checkpoint", "listing", "manifest"]
+Kind = Literal["segment", "checkpoint", "listing", "manifest", "selection"]
 
 _KINDS: Final[dict[Kind, re.Pattern[str]]] = {
     "segment": re.compile(
@@ -16,6 +16,7 @@ _KINDS: Final[dict[Kind, re.Pattern[str]]] = {
     ),
     "listing": re.compile(r"listed/[^/]+/[^/]+"),
     "manifest": re.compile(r"manifests/[^/]+"),
+    "selection": re.compile(r"(identifying/)?selections/[^/]+"),
 }
 
 
@@ -66,6 +67,26 @@ def registry(bucket: str) -> str:
 def forgotten(bucket: str) -> str:
     """A copy of what the table knows to be forgotten."""
     return f"{bucket}/forgotten.json"
+
+
+def selections(bucket: str) -> str:
+    """What narrowed views there are of the bucket, and how each was chosen."""
+    return f"{bucket}/selections.json"
+
+
+def selected_rows(bucket: str, name: str) -> str:
+    """The rows of the narrowed view with that digest (hexadecimal digits)."""
+    return f"{bucket}/selections/{name}-rows.parquet"
+
+
+def condition(bucket: str, name: str, nonce: str) -> str:
+    """How a narrowed view was chosen: a JSON object; without the condition if that is identifying."""
+    return f"{bucket}/selections/{name}-condition-{nonce}.json"
+
+
+def identifying_condition(bucket: str, name: str, nonce: str) -> str:
+    """The text of a condition over identifying columns."""
+    return f"{bucket}/identifying/selections/{name}-condition-{nonce}.txt"
 
 
 def owner(bucket: str, path: str) -> Kind | None:

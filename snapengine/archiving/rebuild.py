@@ -23,6 +23,7 @@ from snapengine.archiving.forget import restore_forgotten
 from snapengine.archiving.letting_go import begin_after
 from snapengine.archiving.registry import keep_registry
 from snapengine.archiving.salvage import Salvage, read_epochs, salvage
+from snapengine.archiving.selections import Restored, restore_selections
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import ArchiveDamaged, Refused
 from snapengine.lease import ENABLE, Lease
@@ -77,6 +78,8 @@ class Rebuilt:
     """Why no listing can follow yet, or nothing."""
     resumed: bool
     """It went on with a run that had been stopped."""
+    selections: int = 0
+    """Narrowed views that open again."""
 
 
 Show = Callable[[RebuildProgress], None]
@@ -192,11 +195,13 @@ class _Rebuild:
         epoch = self._epoch()
         async with self._tools.log() as log:
             await self._stubs(log)
-            await restore_forgotten(self._tools, log, self._tools.root(self._url), self._bucket)
+            root = self._tools.root(self._url)
+            await restore_forgotten(self._tools, log, root, self._bucket)
+            narrowed = await restore_selections(self._tools, log, root, self._bucket, self._lease.renew)
             written = await self._epochs(log)
             await asyncio.to_thread(self._registry)
             await self._put_epoch(log, epoch)
-        report = self._report(written, resumed=saved is not None)
+        report = self._report(written, narrowed, resumed=saved is not None)
         self._state["report"] = json.dumps(asdict(report))
         self._state["config"] = json.dumps(asdict(self._config()))
         await asyncio.to_thread(self._save)
@@ -292,7 +297,7 @@ class _Rebuild:
             enabled_at=self._began if config.enabled else config.enabled_at,
         )
 
-    def _report(self, epochs: int, *, resumed: bool) -> Rebuilt:
+    def _report(self, epochs: int, narrowed: Restored, *, resumed: bool) -> Rebuilt:
         found, config = self._found, self._config()
         listing = ""
         if not config.enabled:
@@ -311,9 +316,10 @@ class _Rebuild:
             snapshots=len(found.snapshots),
             next_epoch=self._next,
             lost=found.gap,
-            remarks=(*found.remarks, *self._unresolved()),
+            remarks=(*found.remarks, *self._unresolved(), *narrowed.remarks),
             listing=listing,
             resumed=resumed,
+            selections=narrowed.selections,
         )
 
     def _unresolved(self) -> Iterator[str]:

@@ -18,6 +18,7 @@ from snapengine.archiving.policy import checkpoint_due, thinned
 from snapengine.archiving.publishing import put_back_copies, retire
 from snapengine.archiving.registry import claim, keep_registry
 from snapengine.archiving.segments import MAX_ROWS, make_segments, prepared_root
+from snapengine.archiving.selections import archive_selections
 from snapengine.archiving.sweeping import GRACE_MS, ORPHAN_MS, Swept, sweep_orphans, sweep_retired
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import ArchiveDamaged, UsageError
@@ -56,6 +57,8 @@ class ArchiveReport:
     swept: int
     """Files deleted."""
     swept_bytes: int
+    selections: int = 0
+    """Narrowed views that were copied."""
 
 
 async def archive_bucket(
@@ -104,8 +107,11 @@ async def archive_bucket(
         longer = await compact(tools, root, bucket, renew=renew) if compaction else []
         gone = await _let_go(tools, root, bucket, renew)
         swept = await _sweep(tools, root, bucket, renew)
+        narrowed = await archive_selections(tools, root, bucket, renew)
         await asyncio.to_thread(_keep_registry, tools, root, bucket, renew)
-        return await asyncio.to_thread(_report, tools, root, bucket, made, point, longer, gone, swept)
+        return await asyncio.to_thread(
+            _report, tools, root, bucket, made, point, longer, gone, swept, narrowed
+        )
 
 
 async def archive_forever(
@@ -231,6 +237,7 @@ def _report(
     longer: list[Segment],
     gone: LetGo,
     swept: Swept,
+    narrowed: int,
 ) -> ArchiveReport:
     last = max(tools.archive(bucket).segments, key=lambda s: s.last, default=None)
     new: list[Segment | Checkpoint] = [*made, *longer, *([point] if point else [])]
@@ -248,4 +255,5 @@ def _report(
         stubs=gone.stubs,
         swept=swept.files,
         swept_bytes=swept.bytes,
+        selections=narrowed,
     )

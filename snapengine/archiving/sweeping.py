@@ -94,9 +94,15 @@ def _orphans(root: Root, bucket: str, manifests: list[Manifest], before: int, re
         kind = paths.owner(bucket, stored.path)
         if kind is None or stored.modified > before or stored.path in named:
             continue
+        if kind == "selection" and not _is_partial(stored):
+            continue  # kept for ever
         if kind != "manifest" or not stored.path.startswith(copies):
             found.append(stored)
     return found
+
+
+def _is_partial(stored: Stored) -> bool:
+    return stored.path.endswith(".partial") and stored.path.rpartition("/")[2].startswith(".")
 
 
 def _may_list(tools: ArchiveTools, bucket: str) -> bool:

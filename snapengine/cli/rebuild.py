@@ -131,6 +131,7 @@ def _show(out: Output, report: Rebuilt, listing: ReconcileReport | None, epoch: 
         "observations": report.observations,
         "checkpoints": report.checkpoints,
         "snapshots": report.snapshots,
+        "narrowed views": report.selections,
     }
     out.line("  " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
     if report.lost:
