@@ -42,7 +42,10 @@ def lacking(
             yield some
         return
     epoch = engine.store.epoch(view.bucket, view.epoch) or NO_EPOCH
-    found = {name: joined(engine, view.ref, epoch, name, identifying=False) for name in versions}
+    found = {
+        name: joined(engine, view.ref, epoch, name, identifying=False, columns=[]).settled()
+        for name in versions
+    }
     for each in found.values():
         each.verify(_COLUMNS)
     rows = zip(*(_in_order(each) for each in found.values()), strict=True)

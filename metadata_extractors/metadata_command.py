@@ -124,7 +124,7 @@ def metadata(
         names = [name.strip() for name in columns.split(",") if name.strip()] if columns is not None else None
         if names is None and not (as_json or csv or parquet):
             names = ask_columns(view, extractor, where)
-        table = view.metadata_table(extractor, where=where, columns=names, **asked)
+        table = view.metadata_table(extractor, where=where, columns=names, numbers=True, **asked)
     if csv is not None:
         write_csv(table, csv)
     elif parquet is not None:

@@ -1,4 +1,4 @@
-"""Rows of metadata by a condition, with every object of the view in one of four numbers."""
+"""Rows of metadata by a condition, and how many objects there were of each other kind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +14,9 @@ import pyarrow.compute as pc
 from metadata_extractors.closed_duckdb import check_names
 from metadata_extractors.conditions import Condition
 from snapengine.errors import UsageError
+
+USUAL: Final = ("ok", "not_matched")
+"""Outcomes that are no cause for concern."""
 
 Transform = Callable[[pa.Table], pa.Table]
 """What is done with rows before they are judged: nothing, or de-identification."""
@@ -25,22 +29,25 @@ class Selected:
     table: pa.Table
     """In key order; fields keep their metadata."""
     matched: int
-    not_matched: int
+    not_matched: int | None
+    """None unless it was asked for."""
     unknown: int
     """The condition is NULL: some value that it needs is not there."""
     without_row: int
     """Objects of the view of which there is no metadata. They are in none of the other numbers."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    """Of the objects with a row, how many ended how (`ok`, `failed`, ...)."""
+    """Of the objects with a row, how many ended how (`failed`, `partial`, ...); `ok` and `not_matched` only
+    if all numbers were asked for."""
     read_now: int = 0
     """Of the objects with a row, how many had none, and were read for this."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """The four numbers."""
+        """The numbers that are known."""
+        not_matched = {} if self.not_matched is None else {"not_matched": self.not_matched}
         return {
             "matched": self.matched,
-            "not_matched": self.not_matched,
+            **not_matched,
             "unknown": self.unknown,
             "without_row": self.without_row,
         }
@@ -57,6 +64,8 @@ class Asked:
     """What is done with the rows of the answer."""
     transformed_first: bool = False
     """The condition is of transformed rows."""
+    numbers: bool = True
+    """All numbers are wanted, also how many rows make the condition false: that costs a look at every row."""
 
     def finish(self, rows: pa.Table) -> pa.Table:
         """Rows that were chosen, as the answer has them."""
@@ -95,15 +104,22 @@ class Tally:
                     self._verdicts[False] += len(verdicts) - verdicts.true_count - verdicts.null_count
                     self._kept.append(self.asked.finish(pa.Table.from_batches([part.filter(verdicts)])))
 
-    def add(self, groups: Iterable[tuple[str | None, bool | None, int]], rows: pa.Table) -> None:
-        """What was judged elsewhere: numbers by outcome and verdict, and the rows that were chosen."""
+    def keep(self, rows: pa.Table) -> None:
+        """Rows that were chosen elsewhere."""
+        self._kept.append(self.asked.finish(rows))
+
+    def count(self, groups: Iterable[tuple[str | None, bool | None, int]]) -> None:
+        """What was judged elsewhere: numbers by outcome (None: no row) and verdict."""
         for outcome, verdict, count in groups:
             if outcome is None:
                 self._without_row += count
             else:
                 self._outcomes[outcome] += count
                 self._verdicts[verdict] += count
-        self._kept.append(self.asked.finish(rows))
+
+    def __len__(self) -> int:
+        """Rows that were kept."""
+        return sum(rows.num_rows for rows in self._kept)
 
     @property
     def selected(self) -> Selected:
@@ -111,10 +127,14 @@ class Tally:
         return Selected(
             in_order(pa.concat_tables([self.asked.answer.empty_table(), *self._kept])),
             self._verdicts[True],
-            self._verdicts[False],
+            self._verdicts[False] if self.asked.numbers else None,
             self._verdicts[None],
             self._without_row,
-            dict(sorted(self._outcomes.items())),
+            {
+                outcome: count
+                for outcome, count in sorted(self._outcomes.items())
+                if count and (self.asked.numbers or outcome not in USUAL)
+            },
         )
 
 

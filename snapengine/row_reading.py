@@ -9,11 +9,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import finalize
 
 import pyarrow as pa
@@ -39,6 +39,15 @@ _TRIES = 3
 _ALL = KeyRange("", None)
 
 
+class _TooMany(Exception):
+    pass
+
+
+class _Changed(NamedTuple):
+    keys: pa.Array[Any]
+    spool: Spool
+
+
 @dataclass(frozen=True)
 class Joined:
     """See `joined`."""
@@ -51,19 +60,34 @@ class Joined:
     files: tuple[Path, ...]
     """Parquet files on this machine, each file's keys after the one's before it. They hold the whole bucket:
     leave out what is not in `keys`, what is earlier than `start`, and the keys that have `changed`."""
-    changed: pa.Array[Any]
-    """Keys, in order, of which the files' rows do not count."""
     keys: KeyRange
     """Of the view."""
     start: int | None
     """Of a slice (UTC milliseconds, inclusive)."""
-    _batches: Callable[[], Iterator[pa.RecordBatch]] = field(repr=False)
+    _whole: Callable[[], Iterator[pa.RecordBatch]] = field(repr=False)
+    _changes: Future[_Changed] | None = field(default=None, repr=False)
     _verified: tuple[tuple[Path, ArchiveFile, str], ...] = field(default=(), repr=False)
+
+    def settled(self) -> Joined:
+        """The same, or the same without files if too much has changed. What has changed is being read from
+        the start: this waits for it, and raises what went wrong there."""
+        if self._changes is None:
+            return self
+        try:
+            self._changes.result()
+        except _TooMany:
+            return replace(self, files=(), _changes=None, _verified=())
+        return self
+
+    @property
+    def changed(self) -> pa.Array[Any]:
+        """Keys, in order, of which the files' rows do not count. Of what is `settled`."""
+        return pa.array([], pa.string()) if self._changes is None else self._changes.result().keys
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows that count instead, by `read`: of the changed keys, in key order; where there are no files
-        all of the view. May be run several times."""
-        return self._batches()
+        all of the view. May be run several times. Of what is `settled`."""
+        return self._whole() if self._changes is None else self._changes.result().spool.batches()
 
     def verify(self, columns: Sequence[str] | None = None) -> None:
         """Compare what the files have of these columns (None: of all) with what was written.
@@ -118,10 +142,6 @@ def extractors_of(sources: Sources, bucket: str, epoch: Epoch) -> list[str]:
     return sorted(_known(sources, bucket, epoch))
 
 
-class _TooMany(Exception):
-    pass
-
-
 class _Pinned:
     """Sources of which one checkpoint is known, and no other."""
 
@@ -149,23 +169,17 @@ def newest_with_rows(archive: Archive, at: int, epoch: int, extractor: str) -> C
 def _joined(sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted) -> Joined:
     checkpoint = newest_with_rows(sources.archive(ref.bucket), ref.at, epoch.number, wanted.extractor)
     members = _known(sources, ref.bucket, epoch).get(wanted.extractor, [])
-    if checkpoint is not None:
-        try:
-            return _with_files(sources, ref, epoch, wanted, checkpoint, members)
-        except Tied:
-            return _with_files(sources, ref, epoch, wanted._replace(columns=None), checkpoint, members)
-        except _TooMany:
-            pass
     read = joined_schema(rows_schema(members, wanted))
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def whole() -> Iterator[pa.RecordBatch]:
         # By all columns rows are told apart that were extracted at the same instant.
         for table in joined_ranges(sources, ref, epoch, wanted._replace(columns=None), checkpoint):
             # Where a range has no row at all its table has no columns of the extractor's.
             yield from conform(table, read).to_batches(max_chunksize=65_536)
 
     schema = joined_schema(full_schema(members, wanted.extractor))
-    return Joined(schema, read, (), pa.array([], pa.string()), keys_below(ref.prefix), ref.start, batches)
+    found = Joined(schema, read, (), keys_below(ref.prefix), ref.start, whole)
+    return found if checkpoint is None else _with_files(sources, ref, epoch, wanted, checkpoint, found)
 
 
 def _with_files(
@@ -174,35 +188,39 @@ def _with_files(
     epoch: Epoch,
     wanted: Extracted,
     checkpoint: Checkpoint,
-    members: Sequence[RowSchema],
+    whole: Joined,
 ) -> Joined:
+    """With the checkpoint's files; what has changed since is read by a thread."""
     folder = Path(tempfile.mkdtemp(prefix="snapengine-"))
     remove = partial(shutil.rmtree, folder, ignore_errors=True)
     try:
-        keys = keys_below(ref.prefix)
         reader = sources.files(ref.bucket)
         live = checkpoint.live(wanted.extractor, full=wanted.full)
-        stored = tuple(f for f in live if keys.overlaps(f.min_key, f.max_key))
+        stored = tuple(f for f in live if whole.keys.overlaps(f.min_key, f.max_key))
         with refusing(wanted):
             files = tuple(reader.local(file, folder) for file in stored)
             for path, file in zip(files, stored, strict=True):
                 check_readable(path, reader.name(file))
-        read = joined_schema(rows_schema(members, wanted))
-        changes = _Changes(sources, ref, epoch, wanted, checkpoint)
-        spool = changes.spooled(Spool(read, folder), read)
     except BaseException:
         remove()
         raise
-    found = Joined(
-        schema=joined_schema(full_schema(members, wanted.extractor)),
-        read=read,
-        files=files,
-        changed=changes.keys(),
-        keys=keys,
-        start=ref.start,
-        _batches=spool.batches,
-        _verified=tuple(zip(files, stored, map(reader.name, stored), strict=True)),
-    )
+
+    def changed(wanted: Extracted, name: str) -> _Changed:
+        changes = _Changes(sources, ref, epoch, wanted, checkpoint)
+        spool = changes.spooled(Spool(whole.read, folder / name), whole.read)
+        return _Changed(changes.keys(), spool)
+
+    def changes() -> _Changed:
+        try:
+            return changed(wanted, "rows.arrow")
+        except Tied:
+            return changed(wanted._replace(columns=None), "all.arrow")
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="snapengine-changes")
+    coming = thread.submit(changes)
+    thread.shutdown(wait=False)
+    verified = tuple(zip(files, stored, map(reader.name, stored), strict=True))
+    found = replace(whole, files=files, _changes=coming, _verified=verified)
     finalize(found, remove)
     return found
 

@@ -15,10 +15,10 @@ MOST_BYTES = 64 * 2**20
 class Spool:
     """Written once from start to end, then read as often as wanted, also at once."""
 
-    def __init__(self, schema: pa.Schema, folder: Path) -> None:
-        """`folder`: for what does not fit in memory; the caller's to delete."""
+    def __init__(self, schema: pa.Schema, path: Path) -> None:
+        """`path`: for what does not fit in memory; the caller's to delete."""
         self._schema = schema
-        self._path = folder / "rows.arrow"
+        self._path = path
         self._held: list[pa.RecordBatch] = []
         self._bytes = 0
         self._writer: Any = None

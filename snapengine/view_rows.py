@@ -48,6 +48,11 @@ class Joined(Protocol):
         """Local Parquet files with rows of the whole bucket, each file's keys after the one's before it."""
         ...
 
+    def settled(self) -> Joined:
+        """The same, or the same without files if too much has changed: only of this `changed` and `batches`
+        may be asked. Waits for what is still being read, and raises what went wrong there."""
+        ...
+
     @property
     def changed(self) -> pa.Array[Any] | Sequence[str]:
         """Keys of which the files' rows do not count."""
@@ -119,8 +124,16 @@ class BaseSource(ViewSource, Protocol):
         """What S3 says of a version besides its bytes."""
         ...
 
-    def joined(self, ref: SnapshotRef, epoch: Epoch, extractor: str, *, identifying: bool) -> Joined:
-        """The rows beside their metadata."""
+    def joined(
+        self,
+        ref: SnapshotRef,
+        epoch: Epoch,
+        extractor: str,
+        *,
+        identifying: bool,
+        columns: Sequence[str] | None = None,
+    ) -> Joined:
+        """The rows beside their metadata; with `columns` only those of the extractor's need be read."""
         ...
 
     def row_schema(self, bucket: str, epoch: Epoch, extractor: str) -> pa.Schema:

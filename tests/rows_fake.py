@@ -40,6 +40,9 @@ class FakeJoined:
     rows: pa.Table
     damaged: Exception | None = None
 
+    def settled(self) -> FakeJoined:
+        return self
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         yield from self.rows.to_batches(max_chunksize=3)
 
@@ -75,7 +78,14 @@ class FakeRows:
         return self.rows if self.rows is not None else pa.schema(ROW_FIELDS).empty_table()
 
     def joined(
-        self, engine: Engine, ref: SnapshotRef, epoch: Epoch, extractor: str, *, identifying: bool
+        self,
+        engine: Engine,
+        ref: SnapshotRef,
+        epoch: Epoch,
+        extractor: str,
+        *,
+        identifying: bool,
+        columns: Sequence[str] | None = None,
     ) -> FakeJoined:
         assert ref.selection == ""
         self.asked.append(identifying)

@@ -178,7 +178,9 @@ def test_answers_are_what_pandas_makes_of_all_rows(house: House) -> None:
             rows = join_rows(view.to_arrow(), folded).to_pandas()
             with_row = rows[rows.outcome.notna()]
             wanted = with_row[(with_row.Modality == "CT") & (with_row.PatientName == SECRET)]
-            found = view.metadata(where=f"Modality = 'CT' AND PatientName = '{SECRET}'", missing="warn")
+            found = view.metadata(
+                where=f"Modality = 'CT' AND PatientName = '{SECRET}'", missing="warn", numbers=True
+            )
             assert found["key"].tolist() == wanted.key.tolist()
             assert found["version_id"].tolist() == wanted.version_id.tolist()
             assert found.attrs["without_row"] == len(rows) - len(with_row)

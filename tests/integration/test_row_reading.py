@@ -191,7 +191,7 @@ def test_where_too_much_has_changed_all_comes_as_batches(
     append(local, "dicom", rows_of(shown[:5], DICOM, 9000, Modality="PT"))
     answer = read(now(local.engine(), identifying=True))
     monkeypatch.setattr("snapengine.row_reading.MOST_CHANGED", 4)
-    found = now(local.engine(), identifying=True)
+    found = now(local.engine(), identifying=True).settled()
     assert found.files == ()
     assert read(found).to_pylist() == answer.to_pylist()
 

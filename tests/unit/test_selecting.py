@@ -61,7 +61,7 @@ def chosen_by_pandas(table: pa.Table) -> list[str]:
     return sorted(frame[wanted & frame.outcome.notna()].key)
 
 
-def numbers(selected: Selected) -> tuple[int, int, int, int]:
+def counted(selected: Selected) -> tuple[int, int | None, int, int]:
     return selected.matched, selected.not_matched, selected.unknown, selected.without_row
 
 
@@ -72,10 +72,13 @@ def ask(
     changed: list[str] | None = None,
     schema: pa.Schema = SCHEMA,
     columns: tuple[str, ...] = ("key", "PatientAgeYears"),
+    numbers: bool = True,
     **means: Any,
 ) -> Selected:
     joined = FakeJoined(schema, files, changed or [], rows)
-    asked = Asked(condition(where, schema), pa.schema([schema.field(name) for name in columns]))
+    asked = Asked(
+        condition(where, schema), pa.schema([schema.field(name) for name in columns]), numbers=numbers
+    )
     return query(joined, schema, asked, columns, Scope(), Means(**means)).selected
 
 
@@ -103,7 +106,7 @@ def test_the_question_over_a_million_rows_is_answered_as_pandas_does(tmp_path: P
     )
     trues, nulls = pc.sum(verdicts).as_py(), verdicts.null_count
     without = rows.num_rows - known.num_rows
-    assert numbers(found) == (trues, known.num_rows - trues - nulls, nulls, without)
+    assert counted(found) == (trues, known.num_rows - trues - nulls, nulls, without)
     field = found.table.schema.field("PatientAgeYears")
     assert field.metadata == {b"unit": b"a", b"identifying": b"true"}
 
@@ -213,3 +216,23 @@ def test_rows_come_in_key_order_wherever_they_come_from() -> None:
     for parts in ((one, two), (two, one), (one, three, two), (two,), ()):
         table = in_order(pa.concat_tables([NO_ROWS, *parts]))
         assert table["key"].to_pylist() == sorted(key for part in parts for key in part["key"].to_pylist())
+
+
+def test_without_all_numbers_only_what_is_ruled_out_is_not_counted(tmp_path: Path) -> None:
+    table = synthetic(3000, without=0.05)
+    failed = pc.if_else(pc.equal(table["version_id"], "v3"), "failed", table["outcome"])
+    table = table.set_column(table.schema.get_field_index("outcome"), SCHEMA.field("outcome"), failed)
+    pq.write_table(table.slice(0, 2900), tmp_path / "part.parquet")
+    gone = table["key"].slice(0, 2900).to_pylist()[::50]
+    newer = table.slice(2900)
+    every = ask(QUESTION, [tmp_path / "part.parquet"], newer, gone)
+    fewer = ask(QUESTION, [tmp_path / "part.parquet"], newer, gone, numbers=False)
+    assert fewer.table.equals(every.table)
+    assert fewer.not_matched is None
+    assert (fewer.matched, fewer.unknown, fewer.without_row) == (
+        every.matched,
+        every.unknown,
+        every.without_row,
+    )
+    assert fewer.outcomes == {"failed": every.outcomes["failed"]}
+    assert min(fewer.matched, fewer.unknown, fewer.without_row, every.outcomes["ok"]) > 0
