@@ -47,63 +47,89 @@ _LAZY = {"Diff": "diff", "Engine": "engine", "Settings": "settings", "View": "vi
 
 def view(
     bucket: str,
-    at: TimeInput = "now",
+    at: TimeInput = None,
     *,
     prefix: str = "",
     epoch: EpochInput = None,
     require: Level = "provisional",
     timeout: float = 300.0,
+    note: bool | str = True,
 ) -> View:
     """The bucket (or the keys that start with `prefix`) as it was at `at`, inclusive.
 
     `at`: an aware datetime, a zoned pandas Timestamp, epoch milliseconds (int), a date (midnight UTC), or
-    text: RFC 3339 with a zone, a date, `now`, a look-back such as `-24h`, or `snapshot:NAME`.
+    text: RFC 3339 with a zone, a date, `now`, a look-back such as `-24h`, `snapshot:NAME`, or `run:/ID` for
+    the very view that an MLflow run noted. None: what `SNAPENGINE_AT` says, else when the active MLflow run
+    began, else now.
     `epoch`: as known then: an epoch's number, or a time (the last cut at or before it); the newest if None.
     `require`: the least level of `view.completeness`. `settled` waits for workers, up to `timeout` seconds;
     `verified` lists the prefix now, stores what was missing, and resolves there. With an explicit epoch
     nothing is waited for.
+    `note`: whether the active MLflow run notes the view; text is the context that MLflow shows with it.
 
     Raises `BadTime`, `FutureTime`, `BucketNotEnabled`, `TableMissing`, `NoSuchEpoch`, `NoSuchSnapshot`,
-    `NotYetComplete`, `Unreachable`, and `UsageError` for a prefix that is not watched.
+    `NoSuchRun`, `DigestDiffers`, `NotYetComplete`, `Unreachable`, and `UsageError` for a prefix that is not
+    watched.
     """
-    return _engine().view(bucket, at, prefix=prefix, epoch=epoch, require=require, timeout=timeout)
+    from snapengine.tracking import opening
+
+    return opening.view(
+        _engine(), bucket, at, note, prefix=prefix, epoch=epoch, require=require, timeout=timeout
+    )
 
 
 def slice(  # noqa: A001  # the field's word; the built-in is not used in this module
     bucket: str,
     start: TimeInput,
-    end: TimeInput = "now",
+    end: TimeInput = None,
     *,
     prefix: str = "",
     epoch: EpochInput = None,
     versions: Literal["last", "all"] = "last",
     require: Level = "provisional",
     timeout: float = 300.0,
+    note: bool | str = True,
 ) -> View:
     """What was ingested in the half-open interval `[start, end)`, as a view.
 
     For every key its state just before `end`, if that version was created in the interval; with
     `versions="all"` every version created in it, with what became of it (column `became`).
-    Time inputs, `require`, `timeout` and errors as for `view`; the level is that of the slice's end, and
-    `snapshot:NAME` stands for the snapshot's instant.
+    Time inputs, `require`, `timeout`, `note` and errors as for `view`; `end` is None as `at` is there. The
+    level is that of the slice's end, and `snapshot:NAME` stands for the snapshot's instant; `end="run:/ID"`
+    for the slice that the run noted.
     """
-    return _engine().slice(
-        bucket, start, end, prefix=prefix, epoch=epoch, versions=versions, require=require, timeout=timeout
+    from snapengine.tracking import opening
+
+    return opening.slice_(
+        _engine(),
+        bucket,
+        start,
+        end,
+        note,
+        prefix=prefix,
+        epoch=epoch,
+        versions=versions,
+        require=require,
+        timeout=timeout,
     )
 
 
-def open_ref(reference: str, *, require: Level = "provisional", timeout: float = 300.0) -> View:
+def open_ref(
+    reference: str, *, require: Level = "provisional", timeout: float = 300.0, note: bool | str = True
+) -> View:
     """The view or slice that `snap://BUCKET@AT~EPOCH/PREFIX` names: the same for ever.
 
-    `require` and `timeout` as for `view`: a reference with an epoch has its level for ever, so nothing is
-    waited for. Raises `BadReference`, and what `view` raises.
+    `require`, `timeout` and `note` as for `view`: a reference with an epoch has its level for ever, so
+    nothing is waited for. Raises `BadReference`, and what `view` raises.
     """
-    return _engine().open_ref(reference, require=require, timeout=timeout)
+    from snapengine.tracking import opening
+
+    return opening.open_ref(_engine(), reference, note, require=require, timeout=timeout)
 
 
 def metadata(
     bucket: str,
-    at: TimeInput = "now",
+    at: TimeInput = None,
     *,
     epoch: EpochInput = None,
     extractor: str = "dicom",
@@ -121,7 +147,7 @@ def metadata(
 
 def metadata_table(
     bucket: str,
-    at: TimeInput = "now",
+    at: TimeInput = None,
     *,
     epoch: EpochInput = None,
     extractor: str = "dicom",

@@ -24,6 +24,14 @@ class SelectionNotKept(SnapEngineWarning):
     """The table did not take what was selected: the view works, its reference opens in this process only."""
 
 
+class RunNotNoted(SnapEngineWarning):
+    """What an MLflow run saw is not noted, or not yet: the view works, the run goes on."""
+
+
+class NoDigest(SnapEngineWarning):
+    """A run noted a view without its digest, so that it is the same cannot be checked."""
+
+
 def caution(message: str, category: type[SnapEngineWarning]) -> None:
     """Warn at the line outside our packages that called them."""
     level, frame = 1, sys._getframe(0)

@@ -29,8 +29,10 @@ from snapengine.model import Epoch, GoneVersion, Level, ObjectVersion, Snapshot,
 from snapengine.narrowing import NarrowedSource
 from snapengine.ports import Clock, LogStore
 from snapengine.reference import ParsedRef, checked_bucket, parse_reference
+from snapengine.replaying import slice_of_run, view_of_run
 from snapengine.requiring import in_thread, require_level
 from snapengine.resolver import bound, covered, explain, key_history, resolve, resolve_key, resolve_ranges
+from snapengine.run_notes import run_named
 from snapengine.selections import Chosen
 from snapengine.settings import Settings, load_settings
 from snapengine.stores.dynamodb import DynamoDBStore
@@ -165,6 +167,10 @@ class Engine:
         another by number or by time). See `snapengine.view`. A prefix is taken `as_it_is` for references."""
         if (name := _snapshot_named(at)) is not None:
             return self._named(bucket, name, prefix, epoch, require, timeout)
+        if (run_id := run_named(at)) is not None:
+            if epoch is not None:
+                raise UsageError(f"{at} has an epoch of its own; leave `epoch` out.")
+            return view_of_run(self, bucket, run_id, prefix, require=require, timeout=timeout)
         instant = to_millis(at, now=self.clock())
         return require_level(
             self,
@@ -189,12 +195,18 @@ class Engine:
     ) -> View:
         """What was ingested in `[start, end)`. See `snapengine.slice`. A prefix is taken `as_it_is` for
         references."""
+        if versions not in {"last", "all"}:
+            raise UsageError(f"versions={versions!r}: it is 'last' or 'all'.")
+        if (run_id := run_named(end)) is not None:
+            if epoch is not None:
+                raise UsageError(f"{end} has an epoch of its own; leave `epoch` out.")
+            return slice_of_run(
+                self, bucket, run_id, start, prefix, versions, require=require, timeout=timeout
+            )
         now = self.clock()
         first, after = self._instant(bucket, start, now), self._instant(bucket, end, now)
         if first > after:
             raise BadTime(f"The slice ends at {render(after)}, before it starts at {render(first)}.")
-        if versions not in {"last", "all"}:
-            raise UsageError(f"versions={versions!r}: it is 'last' or 'all'.")
         return require_level(
             self,
             lambda: self._make(
@@ -285,14 +297,18 @@ class Engine:
         if epoch is not None:
             raise UsageError(f"snapshot:{name} has an epoch of its own; leave `epoch` out.")
         view = self.open_ref(self.snapshot(bucket, name).reference, require=require, timeout=timeout)
+        return self.within(view, prefix, _SNAPSHOT + name)
+
+    def within(self, view: View, prefix: str, name: str) -> View:
+        """Of a view that goes by a `name` what is below the prefix; all of it where that is empty."""
         if not prefix or prefix == view.prefix:
             return view
         if not prefix.startswith(view.prefix):
-            raise UsageError(f"snapshot:{name} holds only keys below {view.prefix!r}, not {prefix!r}.")
+            raise UsageError(f"{name} holds only keys below {view.prefix!r}, not {prefix!r}.")
         if view.ref.selection:
             return view.select([key for key in view if key.startswith(prefix)])
         ref = replace(view.ref, prefix=prefix)
-        return View(self, ref, self._epoch(bucket, ref.epoch))
+        return View(self, ref, self._epoch(view.bucket, ref.epoch))
 
     def _make(
         self,

@@ -11,6 +11,7 @@
     │   ├── NoSuchEpoch
     │   ├── NoSuchSnapshot
     │   ├── NoSuchSelection
+    │   ├── NoSuchRun
     │   ├── BucketUnknown       S3 has no such bucket, or not for these credentials
     │   ├── BucketNotEnabled
     │   └── TableMissing
@@ -127,6 +128,12 @@ class NoSuchSelection(NotFound):
     """A narrowed view whose rows this table does not hold."""
 
     code = "no-such-selection"
+
+
+class NoSuchRun(NotFound):
+    """An MLflow run that is not there, or has noted no such view."""
+
+    code = "no-such-run"
 
 
 class BucketUnknown(NotFound):

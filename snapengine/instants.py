@@ -87,7 +87,7 @@ def _parse_text(text: str, now: int) -> int:
     if _DATE.fullmatch(text):
         text += "T00:00:00Z"
     if text.startswith("run:/"):
-        raise BadTime(f"{text!r}: times of MLflow runs are not supported yet. Give the run's start time.")
+        raise BadTime(f"{text!r} stands for what a run saw, where a view is opened, and for no other time.")
     match = _RFC3339.fullmatch(text)
     if not match:
         raise BadTime(_not_a_time(text))

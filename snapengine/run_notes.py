@@ -12,11 +12,13 @@ from hashlib import sha256
 from typing import Final
 
 from snapengine.errors import BadTime
-from snapengine.instants import render
+from snapengine.instants import render, to_millis
 from snapengine.model import RunNote, SnapshotRef
 from snapengine.reference import parse_reference
 
 RUN: Final = "run:/"
+EVER: Final = 253_402_300_799_999
+"""The last instant there is: a clock for times that were checked when they were noted."""
 
 NAME_LIMIT: Final = 500
 RUN_TAG_LIMIT: Final = 5_000
@@ -84,6 +86,23 @@ def view_name(ref: SnapshotRef, *, own: bool) -> str:
     if shown == name and len(name) <= NAME_LIMIT:
         return name
     return f"{shown[: NAME_LIMIT - 9]}-{_mark(name)}"
+
+
+def is_own(note: RunNote) -> bool:
+    """Whether a note's name says that it is of its run's own instant and epoch."""
+    parsed = parse_reference(note.reference)
+    at = to_millis(parsed.at, now=EVER)
+    start = None if parsed.start is None else to_millis(parsed.start, now=EVER)
+    ref = SnapshotRef(
+        parsed.bucket,
+        parsed.prefix,
+        at if start is None else at - 1,
+        parsed.epoch or 0,
+        start,
+        "all" if parsed.all_versions else "last",
+        parsed.selection,
+    )
+    return note.name == view_name(ref, own=True)
 
 
 def slug(name: str) -> str:

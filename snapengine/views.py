@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -96,6 +96,7 @@ class View(Mapping[str, ObjectVersion]):
         self._epoch = epoch
         self._rows = Rows(source, ref, epoch, table)
         self._chosen = chosen
+        self._note: Callable[[View], None] | None = None
 
     # What it is a view of
 
@@ -284,9 +285,18 @@ class View(Mapping[str, ObjectVersion]):
     @property
     def query(self) -> str | None:
         """The condition by which the view was narrowed; None if it was not, or not by one."""
+        return None if self.chosen is None else self.chosen.query
+
+    @property
+    def chosen(self) -> Chosen | None:
+        """How the view came to be, if it was narrowed and that is known."""
         if self._chosen is None and self.ref.selection:
             self._chosen = self.source.chosen(self.ref)
-        return None if self._chosen is None else self._chosen.query
+        return self._chosen
+
+    def noted_by(self, note: Callable[[View], None]) -> None:
+        """Have `note` told of every view that is narrowed from this one, in this process."""
+        self._note = note
 
     @property
     def source(self) -> BaseSource:
@@ -318,7 +328,10 @@ class View(Mapping[str, ObjectVersion]):
                 SelectionNotKept,
             )
         source = NarrowedSource(base, ref, rows, only_here=only_here)
-        return View(source, ref, self._epoch, rows, chosen)
+        narrowed = View(source, ref, self._epoch, rows, chosen)
+        if self._note is not None:
+            self._note(narrowed)
+        return narrowed
 
     # Bytes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -24,9 +24,9 @@ class Facts:
     """Of all objects whose size is known."""
 
 
-def facts_of(view: View) -> Facts:
-    """Raises what resolving a view raises."""
-    counted = _Counted()
+def facts_of(view: View, between: Callable[[], None] = lambda: None) -> Facts:
+    """`between` is called before each batch. Raises what resolving a view raises."""
+    counted = _Counted(between)
     digest = digest_batches(counted.of(view.to_batches(COLUMNS)))
     return Facts(digest, counted.rows, counted.bytes)
 
@@ -34,12 +34,14 @@ def facts_of(view: View) -> Facts:
 class _Counted:
     """Rows and bytes, as batches pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, between: Callable[[], None]) -> None:
+        self._between = between
         self.rows = 0
         self.bytes = 0
 
     def of(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
+            self._between()
             self.rows += batch.num_rows
             self.bytes += pc.sum(batch["size"]).as_py() or 0
             yield batch
