@@ -12,11 +12,13 @@ from snapengine.cli import options
 from snapengine.cli.options import SCHEME, SNAPSHOT
 from snapengine.cli.output import DIM, GREEN, RED, Output, one_line, printable
 from snapengine.cli.views import open_view
-from snapengine.errors import TryAgain, UsageError
+from snapengine.errors import NoSuchRun, TryAgain, UsageError
 from snapengine.instants import render
+from snapengine.run_notes import run_named
 
 if TYPE_CHECKING:
     from snapengine.engine import Engine
+    from snapengine.model import RunNote
     from snapengine.verify import Difference
     from snapengine.views import View
 
@@ -28,7 +30,8 @@ VERIFY_EXAMPLES = """\
 snapengine verify scans --snapshot baseline-2026
 snapengine verify scans --snapshot baseline-2026 --bytes
 snapengine verify snap://scans@2026-11-20T09:00:00Z~1234/ --digest sha256:0123456789abcdef0123456789abcdef
-snapengine verify snap://scans@2026-11-20T09:00:00.000Z~1234/ct/ --bytes --json"""
+snapengine verify snap://scans@2026-11-20T09:00:00.000Z~1234/ct/ --bytes --json
+snapengine verify run:/0123456789abcdef0123456789abcdef --bytes"""
 
 _ANY_LEVEL = options.wanted(None, 0.0)
 
@@ -71,7 +74,7 @@ def audit(
 
 
 def verify(
-    bucket: options.BucketOrReference,
+    bucket: options.BucketReferenceOrRun,
     snapshot: Annotated[
         str | None,
         typer.Option(
@@ -98,14 +101,30 @@ def verify(
 ) -> None:
     """Check that a view is what it was, and that S3 still has it.
 
-    It resolves the view again and compares digests; with --bytes it asks S3 for each version. The exit code
-    is 1 if anything differs.
+    It resolves the view again and compares digests; with --bytes it asks S3 for each version. Of run:/ID it
+    does so for every view that the run noted. The exit code is 1 if anything differs.
     """
     from snapengine.engine import Engine
-    from snapengine.verify import digest_given, same_digest
+    from snapengine.verify import digest_given
 
     expected = digest_given(digest) if digest is not None else None
     engine, out = Engine(), Output(as_json=as_json)
+    if (run_id := run_named(bucket)) is not None:
+        if snapshot is not None or expected is not None:
+            raise UsageError("The digests that a run noted are known: write `snapengine verify run:/ID`.")
+        checked = [
+            _verified(
+                engine,
+                out,
+                open_view(engine, out, note.reference, None, None, None, _ANY_LEVEL),
+                note.digest or None,
+                with_bytes=with_bytes,
+            )
+            for note in noted_by(engine, run_id)
+        ]
+        if not all(checked):
+            raise typer.Exit(1)
+        return
     if bucket.startswith(SCHEME):
         if snapshot is not None:
             raise UsageError(
@@ -126,6 +145,25 @@ def verify(
         engine.store.check()
         expected = engine.snapshot(bucket, snapshot).digest
         view = open_view(engine, out, bucket, SNAPSHOT + snapshot, None, None, _ANY_LEVEL)
+    if not _verified(engine, out, view, expected, with_bytes=with_bytes):
+        raise typer.Exit(1)
+
+
+def noted_by(engine: Engine, run_id: str) -> list[RunNote]:
+    """What a run noted. Raises `NoSuchRun` for one that noted nothing: that is not to be in order."""
+    from snapengine.replaying import notes_of
+
+    engine.store.check()
+    notes = notes_of(engine, run_id)
+    if not notes:
+        raise NoSuchRun(f"Run {run_id} has noted no view. `snapengine runs note` notes one by hand.")
+    return notes
+
+
+def _verified(engine: Engine, out: Output, view: View, expected: str | None, *, with_bytes: bool) -> bool:
+    """Compare, ask, and show; whether all is as it was."""
+    from snapengine.verify import same_digest
+
     found = view.digest()
     same = expected is None or same_digest(expected, found)
     _show_digest(out, view, expected, found, same=same)
@@ -143,8 +181,7 @@ def verify(
                 "differences": differing,
             }
         )
-    if differing or not same:
-        raise typer.Exit(1)
+    return same and not differing
 
 
 def _show_digest(out: Output, view: View, expected: str | None, found: str, *, same: bool) -> None:

@@ -19,6 +19,7 @@ from snapengine.cli import (
     history,
     rebuild,
     reconcile,
+    runs,
     snapshots,
     status,
     table,
@@ -98,6 +99,20 @@ def snapshot(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+_RUNS_COMMANDS: list[tuple[str, Any, str]] = [
+    (runs.LIST, runs.list_, runs.LIST_EXAMPLES),
+    (runs.NOTE, runs.note, runs.NOTE_EXAMPLES),
+]
+_runs = typer.Typer(cls=runs.Runs, add_completion=False, rich_markup_mode=None)
+
+
+@_runs.callback(invoke_without_command=True)
+def runs_(context: typer.Context) -> None:
+    """Tell which MLflow runs saw which data."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 def _add(to: typer.Typer, name: str, function: Any, examples: str, section: str | None = None) -> None:
     to.command(name, cls=Command, epilog=examples, rich_help_panel=section, context_settings=HELP_OPTIONS)(
         function
@@ -108,7 +123,10 @@ for _section, _name, _function, _examples in _COMMANDS:
     _add(app, _name, _function, _examples, _section)
 for _name, _function, _examples in _SNAPSHOT_COMMANDS:
     _add(_snapshot, _name, _function, _examples)
+for _name, _function, _examples in _RUNS_COMMANDS:
+    _add(_runs, _name, _function, _examples)
 app.add_typer(_snapshot, name=SNAPSHOT, rich_help_panel=VIEWS, context_settings=HELP_OPTIONS)
+app.add_typer(_runs, name="runs", rich_help_panel=VIEWS, context_settings=HELP_OPTIONS)
 
 
 def run(arguments: Sequence[str]) -> int:

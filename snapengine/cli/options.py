@@ -10,6 +10,7 @@ from snapengine.cli.output import printable
 from snapengine.errors import UsageError
 from snapengine.model import Level
 from snapengine.reference import checked_bucket
+from snapengine.run_notes import run_named
 
 SCHEME = "snap://"
 SNAPSHOT = "snapshot:"
@@ -25,6 +26,11 @@ def bucket_or_reference(given: str) -> str:
     return given if given.startswith(SCHEME) else checked_bucket(given)
 
 
+def bucket_reference_or_run(given: str) -> str:
+    """The same, where `run:/ID` may stand too."""
+    return given if run_named(given) is not None else bucket_or_reference(given)
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 Bucket = Annotated[
     str,
@@ -36,6 +42,15 @@ BucketOrReference = Annotated[
         metavar="BUCKET",
         help="A bucket, or a snap:// reference.",
         callback=bucket_or_reference,
+        show_default=False,
+    ),
+]
+BucketReferenceOrRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUCKET",
+        help="A bucket, a snap:// reference, or run:/ID: what an MLflow run saw.",
+        callback=bucket_reference_or_run,
         show_default=False,
     ),
 ]
@@ -76,7 +91,7 @@ Timeout = Annotated[
 
 TIMES = (
     "TIME is RFC 3339 with a zone (2026-11-20T09:00:00Z), a date (midnight UTC), `now`, a look-back (-90s, "
-    "-24h, -7d), epoch milliseconds, or snapshot:NAME."
+    "-24h, -7d), epoch milliseconds, snapshot:NAME, or run:/ID of an MLflow run."
 )
 
 

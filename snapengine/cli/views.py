@@ -24,13 +24,14 @@ from snapengine.cli.output import (
 )
 from snapengine.errors import UsageError
 from snapengine.instants import render, to_millis
+from snapengine.run_notes import RUN, run_named
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from snapengine.diff import Change
     from snapengine.engine import Engine
-    from snapengine.model import ObjectVersion
+    from snapengine.model import ObjectVersion, RunNote
     from snapengine.views import Listing, View
 
 LISTED_MARK = "~"
@@ -48,7 +49,8 @@ DIFF_EXAMPLES = """\
 snapengine diff scans --from -7d
 snapengine diff scans --from 2026-11-19 --to 2026-11-20 --prefix ct/
 snapengine diff scans --from snapshot:baseline-2026 --to snapshot:release-2
-snapengine diff snap://scans@2026-11-20T09:00:00.000Z~1234/ snap://scans@2026-11-20T09:00:00.000Z~1301/"""
+snapengine diff snap://scans@2026-11-20T09:00:00.000Z~1234/ snap://scans@2026-11-20T09:00:00.000Z~1301/
+snapengine diff run:/0123456789abcdef0123456789abcdef run:/fedcba9876543210fedcba9876543210"""
 
 
 def ls(
@@ -137,12 +139,12 @@ def slice_(
 
 
 def diff(
-    bucket: options.BucketOrReference,
+    bucket: options.BucketReferenceOrRun,
     reference: Annotated[
         str | None,
         typer.Argument(
             metavar="REFERENCE",
-            help="The view to compare with, if the first is a reference too.",
+            help="The view to compare with, if the first is a reference (or a run) too.",
             show_default=False,
         ),
     ] = None,
@@ -167,6 +169,13 @@ def diff(
 
     engine, out = Engine(), Output(as_json=as_json)
     wanted = options.wanted(require, timeout)
+    if run_named(bucket) is not None:
+        if run_named(reference) is None or any((start, end, prefix, epoch)):
+            raise UsageError(
+                "A run is compared with a run, without options: `snapengine diff run:/ID run:/ID`."
+            )
+        _diff_runs(engine, out, bucket, str(reference), wanted)
+        return
     if bucket.startswith(SCHEME):
         if reference is None or not reference.startswith(SCHEME) or any((start, end, prefix, epoch)):
             raise UsageError(
@@ -179,10 +188,45 @@ def diff(
         if reference is not None or start is None:
             raise UsageError(f"Write `snapengine diff {printable(bucket)} --from TIME [--to TIME]`.")
         before, after = _two_views(engine, out, bucket, (start, end or "now"), prefix, epoch, wanted)
+    _show_diff(out, before, after)
+
+
+def _show_diff(out: Output, before: View, after: View) -> None:
     found = before.diff(after)
     for change in found:
         _show_change(out, change)
     out.note(f"{found}: from {printable(found.before)} to {printable(found.after)}")
+
+
+def _diff_runs(engine: Engine, out: Output, before: str, after: str, wanted: options.Wanted) -> None:
+    """View by view, those of one name; of a name that one run alone has, that is said."""
+    from snapengine.cli.history import noted_by
+
+    told = [{n.name: n for n in noted_by(engine, str(run_named(run)))} for run in (before, after)]
+    for name in sorted({*told[0], *told[1]}):
+        first, second = (of_run.get(name) for of_run in told)
+        if first is not None and second is not None:
+            _diff_notes(engine, out, (first, second), wanted)
+        elif first is not None:
+            _show_only(out, before, first)
+        elif second is not None:
+            _show_only(out, after, second)
+
+
+def _diff_notes(engine: Engine, out: Output, notes: tuple[RunNote, RunNote], wanted: options.Wanted) -> None:
+    first, second = (open_view(engine, out, n.reference, None, None, None, wanted) for n in notes)
+    if first.ref.versions == "last":
+        _show_diff(out, first, second)
+        return
+    said = "the same" if first.digest() == second.digest() else "not the same"
+    out.note(f"All versions of {printable(notes[0].name)}: {said}.")
+
+
+def _show_only(out: Output, run: str, note: RunNote) -> None:
+    if out.as_json:
+        out.json({"event": "only", "run": run, "name": note.name, "reference": note.reference})
+    else:
+        out.line(f"Only {run} saw {printable(note.reference)}")
 
 
 def _two_views(
@@ -203,7 +247,7 @@ def _two_views(
     def view_of(time: str, prefix: str | None, epoch: str | None) -> View:
         return open_view(engine, out, bucket, time, prefix, epoch, wanted)
 
-    named = [time for time in times if time.startswith(SNAPSHOT)]
+    named = [time for time in times if time.startswith((SNAPSHOT, RUN))]
     if named:
         if prefix is None:
             prefix = max((view_of(time, None, epoch).prefix for time in named), key=len)

@@ -60,6 +60,8 @@ def parse(line: str) -> None:
         assert words[0] in {"--help", "--version", *options_of(ROOT)}
         words = words[1:]
     if words:
+        if words[0] == "runs" and words[1] != "note":
+            words.insert(1, "list")
         count = 1 if words[0] in COMMANDS else 2
         name = " ".join(words[:count])
         COMMANDS[name].make_context(name, words[count:])
@@ -88,6 +90,8 @@ def test_these_are_the_commands() -> None:
         "snapshot list",
         "snapshot show",
         "snapshot delete",
+        "runs list",
+        "runs note",
         "extract",
         "extract-worker",
         "metadata",
@@ -98,7 +102,7 @@ def test_these_are_the_commands() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_documented_by_an_example_with_all_its_options(name: str) -> None:
     text = section(name)
-    examples = [line for line in shell_lines(text) if f"snapengine {name}" in line]
+    examples = [line for line in shell_lines(text) if f"snapengine {name.removesuffix(' list')}" in line]
     assert examples, f"docs/cli.md has no example of `snapengine {name}`"
     missing = [
         option for option in options_of(COMMANDS[name]) if not re.search(rf"(?<![\w-]){option}\b", text)
