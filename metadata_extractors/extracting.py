@@ -29,7 +29,7 @@ from snapengine.errors import (
 )
 from snapengine.extraction_tasks import Task
 from snapengine.further_columns import extractor_of
-from snapengine.metadata_rows import ROW_FIELDS, row_schema
+from snapengine.metadata_rows import ROW_FIELDS
 from snapengine.model import NULL_VERSION, ObjectVersion
 from snapengine.ports import Clock
 
@@ -208,7 +208,7 @@ async def children(
 
 def row_of(task: Task, name: str, face: Face, found: Extraction, at: int) -> Row:
     """The row of an extraction that ended `at` (UTC milliseconds)."""
-    schema = row_schema(face.schema)
+    schema = face.of_rows
     told = [
         task.key,
         task.version_id,
@@ -245,14 +245,15 @@ def rows_of(tasks: Sequence[Task], name: str, face: Face, pack: Pack, at: int) -
         [at for _ in tasks],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, ROW_FIELDS, strict=True)]
-    whole = pa.record_batch([*arrays, *pack.rows.columns], schema=row_schema(face.schema))
+    whole = pa.record_batch([*arrays, *pack.rows.columns], schema=face.of_rows)
+    whole_bytes = whole.nbytes  # of each part it would cost more than to make it
     found: list[Row | Exception] = []
     for place, (task, each) in enumerate(zip(tasks, told, strict=True)):
         if isinstance(each, Exception):
             found.append(each)
             continue
         batch = whole.slice(place, 1)
-        if whole.nbytes > MAX_ROW_BYTES and batch.nbytes > MAX_ROW_BYTES:
+        if whole_bytes > MAX_ROW_BYTES and batch.nbytes > MAX_ROW_BYTES:
             found.append(_too_long(task, name, face, batch.nbytes, at))
         else:
             found.append(Row(extractor_of(name), each.outcome, batch))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
 from metadata_extractors.ranged import FIRST_BYTES, MAX_HEADER_BYTES
 from metadata_extractors.registry import find_entry_point
 from snapengine.further_columns import extractor_of
+from snapengine.metadata_rows import row_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class ExtractorSpec:
     columns: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Face:
     """What is known of an extractor without importing it here."""
 
@@ -44,6 +46,11 @@ class Face:
     schema: pa.Schema
     head_bytes: int = FIRST_BYTES
     """How many of an object's first bytes it looks at in any case."""
+
+    @cached_property
+    def of_rows(self) -> pa.Schema:
+        """Of its rows, by `metadata_rows.row_schema`."""
+        return row_schema(self.schema)
 
 
 def spec_of(name: str, columns: Sequence[str] | None = None) -> ExtractorSpec:

@@ -137,14 +137,15 @@ class RowKeeper:
             batch = self._gathered[kind] = _Batch(timer)
         item = _Item(row, loop.create_future())
         batch.items.append(item)
-        batch.bytes += row.batch.nbytes
-        self._held += row.batch.nbytes
+        size = row.batch.nbytes
+        batch.bytes += size
+        self._held += size
         if len(batch.items) >= self._max_rows or batch.bytes >= self._max_bytes:
             self._flush(kind)
         try:
             await item.kept
         finally:
-            self._held -= row.batch.nbytes
+            self._held -= size
             self._less.set()
 
     def _flush(self, kind: _Kind) -> None:
