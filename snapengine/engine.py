@@ -425,10 +425,18 @@ class Engine:
 
     # Metadata, and what is chosen by it
 
-    def joined(self, ref: SnapshotRef, epoch: Epoch, extractor: str, *, identifying: bool) -> Joined:
+    def joined(
+        self,
+        ref: SnapshotRef,
+        epoch: Epoch,
+        extractor: str,
+        *,
+        identifying: bool,
+        columns: Sequence[str] | None = None,
+    ) -> Joined:
         from snapengine.row_reading import joined
 
-        return joined(self, ref, epoch, extractor, identifying)
+        return joined(self, ref, epoch, extractor, identifying, columns)
 
     def row_schema(self, bucket: str, epoch: Epoch, extractor: str) -> pa.Schema:
         from snapengine.row_reading import row_schema

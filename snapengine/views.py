@@ -59,6 +59,8 @@ class MetadataOptions(WhereOptions, total=False):
     """An SQL expression (text), or a `pyarrow.compute` one."""
     columns: Sequence[str] | None
     """None: all that may be read."""
+    numbers: bool
+    """Also how many objects make the condition false, and how many rows are `ok`: a look at every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,11 +310,11 @@ class View(Mapping[str, ObjectVersion]):
         """What `joined` has, known without reading it: `snapengine.metadata_rows.joined_schema`."""
         return joined_schema(self.source.row_schema(self.bucket, self._epoch, extractor))
 
-    def joined(self, extractor: str, *, identifying: bool) -> Joined:
+    def joined(self, extractor: str, *, identifying: bool, columns: Sequence[str] | None = None) -> Joined:
         """The view's rows beside their metadata, for those who ask by other means than `metadata`. Of a
-        narrowed view those of the whole view."""
+        narrowed view those of the whole view. With `columns` only those of the extractor's need be read."""
         ref = replace(self.ref, selection="")
-        return self.source.joined(ref, self._epoch, extractor, identifying=identifying)
+        return self.source.joined(ref, self._epoch, extractor, identifying=identifying, columns=columns)
 
     def _narrowed(self, rows: pa.Table, chosen: Chosen) -> View:
         if self.ref.versions == "all":
