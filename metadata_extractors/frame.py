@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import pyarrow as pa
 
 from metadata_extractors.conditions import Condition, Where, condition, names_in
+from metadata_extractors.having_columns import further_in, having, refuse, tell_of_nulls, unextracted
 from metadata_extractors.privacy import Privacy, privacy
 from metadata_extractors.querying import Means, Scope, query, shaped
 from metadata_extractors.reading import read_now
@@ -53,6 +54,8 @@ class Question:
     deidentify: bool | str | Sequence[str] | None = None
     workers: int = 8
     memory: str = "512MiB"
+    whole: bool = False
+    """`columns` are all that may be read, rather than asked for one by one."""
 
     def __post_init__(self) -> None:
         if self.missing not in {None, "warn", "read", "error"}:
@@ -136,7 +139,7 @@ def answered(view: View, question: Question) -> Answer:
             raise
         stored = view.row_schema(question.extractor)
         hidden = identifying_names(stored)
-        if set(_plan(stored, question, rules).condition.columns) & set(hidden):
+        if set(_plan(view, stored, question, rules).condition.columns) & set(hidden):
             raise
         caution(
             f"{len(hidden)} identifying columns of {question.extractor} may not be read, and are left out "
@@ -144,7 +147,8 @@ def answered(view: View, question: Question) -> Answer:
             IdentifyingLeftOut,
         )
         plain = [name for name in _names(stored, None) if name not in hidden]
-        return replace(_answered(view, replace(question, columns=plain), rules), left_out=tuple(hidden))
+        whole = replace(question, columns=plain, whole=True)
+        return replace(_answered(view, whole, rules), left_out=tuple(hidden))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ class _Plan:
     """What the answer is made of."""
     stored: bool
     """There is some row of the extractor, so that its columns are known."""
+    further: tuple[str, ...]
+    """Of the columns that are asked for those that not every version of the extractor has."""
 
 
 def _answered(view: View, question: Question, rules: Privacy) -> Answer:
@@ -169,24 +175,26 @@ def _answered(view: View, question: Question, rules: Privacy) -> Answer:
 
 
 def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
-    plan = _plan(view.row_schema(question.extractor), question, rules)
+    plan = _plan(view, view.row_schema(question.extractor), question, rules)
     hidden = set(identifying_names(plan.known))
     used = [plan.known.field(name) for name in plan.condition.columns]
     rules.allow(used)
     joined = view.joined(question.extractor, identifying=bool(hidden & {*plan.read, *plan.condition.columns}))
     asked = _asked(plan, rules, used)
-    scope = _scope(view, question)
+    scope = replace(_scope(view, question), versions=having(plan.known, plan.further))
     without: list[pa.RecordBatch] | None = [] if question.missing == "read" else None
     means = Means(question.memory)
     tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
     if without is None and not plan.stored and _reads_unasked(view, question, tally.selected):
         without = []
         tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
+    if question.columns is None or question.whole:
+        tell_of_nulls(tally.selected.table, plan.known, view, question.extractor)
     if without:
         selected = _with_read(view, question, plan, tally, without)
     else:
         selected = tally.selected
-        _tell(view, question, selected)
+        _tell(view, question, plan, selected)
     deidentified = (asked.answer.metadata or {}).get(b"deidentified")
     return Answer(
         selected,
@@ -200,21 +208,30 @@ def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
 # What is asked
 
 
-def _plan(stored: pa.Schema, question: Question, rules: Privacy) -> _Plan:
+def _plan(view: View, stored: pa.Schema, question: Question, rules: Privacy) -> _Plan:
     any_row = len(stored) > len(_NO_EXTRACTOR)
     known = stored if any_row else _not_stored(question)
+    if any_row:
+        more = unextracted(stored, question.extractor, question.columns, question.where)
+        if question.missing != "read":
+            refuse(more, view, question.extractor)
+        known = pa.schema([*stored, *more])
     checked = condition(question.where, known)
     picked(question.columns, known)
     names = _names(known, question.columns)
     read = rules.read([known.field(name) for name in dict.fromkeys([*names, *checked.columns])], known)
     columns = tuple(dict.fromkeys(["key", *(field.name for field in read)]))
-    return _Plan(known, checked, names, columns, any_row)
+    named = () if question.columns is None or question.whole else question.columns
+    further = further_in(known, [*named, *checked.columns])
+    return _Plan(known, checked, names, columns, any_row, tuple(further))
 
 
 def _names(known: pa.Schema, columns: Sequence[str] | None) -> tuple[str, ...]:
     """The answer's columns."""
     if columns is None:
-        columns = ["outcome", "error", *known.names[len(_NO_EXTRACTOR) :]]
+        own = known.names[len(_NO_EXTRACTOR) :]
+        versions = ["extractor_version"] if further_in(known, own) else []
+        columns = ["outcome", "error", *versions, *own]
     return tuple(dict.fromkeys([*LEAD, *columns]))
 
 
@@ -297,13 +314,14 @@ def _with_read(
     return replace(tally.selected, without_row=already, read_now=objects.num_rows)
 
 
-def _tell(view: View, question: Question, selected: Selected) -> None:
+def _tell(view: View, question: Question, plan: _Plan, selected: Selected) -> None:
     count = selected.without_row
     if not count:
         return
+    what = f"{question.extractor} metadata" + (f" with {', '.join(plan.further)}" if plan.further else "")
     total = sum(selected.counts.values())
     text = (
-        f"{count:,} of {total:,} objects of {view} have no row of {question.extractor} metadata, so nothing "
+        f"{count:,} of {total:,} objects of {view} have no row of {what}, so nothing "
         f"says whether they are meant. `{_how(view, question)}` extracts it; missing='read' reads them now."
     )
     if question.missing == "error":

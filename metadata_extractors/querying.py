@@ -25,6 +25,7 @@ from metadata_extractors.closed_duckdb import (
     run_failure,
     the_duckdb,
 )
+from metadata_extractors.having_columns import READ_OUTCOMES, lacks
 from metadata_extractors.selecting import Asked, Tally
 from snapengine.archive.planning import keys_below
 from snapengine.bulkfold import VIEW_SCHEMA
@@ -48,6 +49,8 @@ class Scope:
     """Only versions of this instant or later (UTC milliseconds), as a slice shows."""
     keys: pa.Array[Any] | None = None
     """Only these, in order, as a narrowed view shows."""
+    versions: frozenset[str] | None = None
+    """Of the extractor: values of any other lack a column that is asked for; they count as no row."""
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that are meant."""
@@ -59,7 +62,20 @@ class Scope:
             ends = pc.min_max(batch["key"]).as_py()
             here = between(self.keys, ends["min"], ends["max"])
             batch = batch.filter(pc.is_in(batch["key"], value_set=here))
+        if self.versions is not None:
+            outcome = pc.if_else(lacks(batch, self.versions), None, batch["outcome"])
+            place = batch.schema.get_field_index("outcome")
+            batch = batch.set_column(place, batch.schema.field(place), outcome)
         return batch
+
+    def outcome(self) -> str:
+        """How a row ended, over files; NULL if it counts as none."""
+        if self.versions is None:
+            return "f.outcome"
+        versions = ", ".join(map(literal, ["", *sorted(self.versions)]))
+        read = ", ".join(map(literal, READ_OUTCOMES))
+        lacking = f"f.outcome IN ({read}) AND f.extractor_version NOT IN ({versions})"
+        return f"CASE WHEN {lacking} THEN NULL ELSE f.outcome END AS outcome"
 
     def sql(self) -> list[str]:
         """The same, but for the keys, over files."""
@@ -99,6 +115,7 @@ def query(
     """
     names = [*columns, *asked.condition.columns, "outcome", "key", "event_time"]
     names += VIEW_SCHEMA.names if without is not None else []
+    names += ["extractor_version"] if scope.versions is not None else []
     shape = pa.schema([known.field(name).with_nullable(True) for name in dict.fromkeys(names)])
     tally = Tally(asked)
     with ThreadPoolExecutor(1, thread_name_prefix="snapengine-verify") as pool:
@@ -143,7 +160,11 @@ class _Files:
         stored = _stored_schemas(paths, shape)
         connection.register("shape", shape.empty_table())
         listed = ", ".join(
-            f"f.{quoted(name)}" if name in stored else f"(SELECT {quoted(name)} FROM shape) AS {quoted(name)}"  # noqa: S608  # NULL, of the right type
+            scope.outcome()
+            if name == "outcome"
+            else f"f.{quoted(name)}"
+            if name in stored
+            else f"(SELECT {quoted(name)} FROM shape) AS {quoted(name)}"  # noqa: S608  # NULL, of the right type
             for name in shape.names
         )
         by_name = ", union_by_name = true" if len(paths) > 1 else ""
