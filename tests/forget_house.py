@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from snapengine import View
 from snapengine.archiving.forget import Asked, Done, forget
 from snapengine.forgotten import key_unit
 from snapengine.log import EpochCutter, RowWriter
 from snapengine.metadata_rows import row_schema
 from snapengine.model import Epoch
+from snapengine.selections import Chosen, note
 from tests.archive_house import KEYS, House, play
 from tests.seed import T0
 
@@ -159,10 +161,27 @@ def populated(site: Site) -> House:
     house.round(checkpoint_now=True)
     extract(house, 3800, LAST)
     extract(house, 3900, LAST[:3], extractor_version="2")
+    narrow(house, ["ct/03", "ct/04"], f"PatientName = '{mark('ct/03', 'f-ct/03')}'")
     house.clock.now += 600_000
     house.round(checkpoint_now=True)
     extract(house, 5000, [("ct/03", "f-ct/03"), ("late", "f-late")])
+    narrow(house, ["late"], f"PatientName = '{mark('late', 'f-late')}'")
     return house
+
+
+def narrow(house: House, keys: Sequence[str], condition: str, *, identifying: bool = True) -> View:
+    """Some objects as a narrowed view that a condition gave."""
+    engine = house.engine()
+    view = engine.view(house.bucket)
+    some = view.select(keys)
+    chosen = Chosen(view.reference, condition, "dicom", {"matched": len(keys)}, identifying)
+
+    async def run() -> None:
+        async with engine.log() as log:
+            await note(log, some.ref, chosen, engine.clock)
+
+    asyncio.run(run())
+    return some
 
 
 def run(house: House, asked: Asked | None) -> Done:

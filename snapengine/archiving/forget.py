@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from snapengine.archive.roots import Root
 from snapengine.archiving import paths
+from snapengine.archiving.forget_conditions import ConditionsForgetting, ConditionsForgotten
 from snapengine.archiving.forget_files import FilesForgetting, FilesForgotten, Near
 from snapengine.archiving.forget_log import LogForgetting, LogForgotten
 from snapengine.archiving.forget_places import PlacesForgotten, clear_here, sweep_now
@@ -43,6 +44,8 @@ class Asked:
     """See `snapengine.forgotten`."""
     near: Near | None = None
     """The same in clear, if it is known."""
+    conditions: bool = False
+    """And every condition over identifying columns that is kept with a narrowed view."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class Done:
     applied: bool
     forgotten: Forgotten
     log: LogForgotten = field(default_factory=LogForgotten)
+    conditions: ConditionsForgotten = field(default_factory=ConditionsForgotten)
     archive: FilesForgotten = field(default_factory=FilesForgotten)
     places: PlacesForgotten = field(default_factory=PlacesForgotten)
     root: str | None = None
@@ -66,6 +70,10 @@ async def count(tools: ArchiveTools, bucket: str, asked: Asked) -> Done:
     done = Done(bucket, applied=False, forgotten=forgotten, root=root.url if root else None)
     async with tools.log() as log:
         done.log = await LogForgetting(tools, log, bucket, forgotten, _go_on, apply=False).run()
+        conditions = ConditionsForgetting(
+            tools, log, bucket, root, forgotten, _go_on, apply=False, every=asked.conditions
+        )
+        done.conditions = await conditions.run()
     if root is not None:
         files = FilesForgetting(tools.store, root, bucket, forgotten, _go_on, apply=False, near=asked.near)
         done.archive = await asyncio.to_thread(files.run)
@@ -90,7 +98,8 @@ async def forget(
         show("waiting for the archiver")
         async with _at_work(tools, bucket, wait) as renew:
             run = _Run(tools, log, bucket, root, forgotten, renew, show)
-            return await run.all(asked.near if asked else None, before.number)
+            every = asked is not None and asked.conditions
+            return await run.all(asked.near if asked else None, before.number, every=every)
 
 
 async def allow_again(tools: ArchiveTools, bucket: str, units: Collection[str]) -> Forgotten:
@@ -169,8 +178,9 @@ class _Run:
         self._renew = renew
         self._show = show
 
-    async def all(self, near: Near | None, since: int) -> Done:
-        """Every step, in order; `near` is what was forgotten after number `since`."""
+    async def all(self, near: Near | None, since: int, *, every: bool = False) -> Done:
+        """Every step, in order; `near` is what was forgotten after number `since`. With `every` all
+        conditions over identifying columns go."""
         tools, root, bucket = self._tools, self._root, self._bucket
         done = Done(bucket, applied=True, forgotten=self._forgotten, root=root.url if root else None)
         if root is not None:
@@ -179,6 +189,11 @@ class _Run:
         self._show("the log")
         passing = LogForgetting(tools, self._log, bucket, self._forgotten, self._renew, apply=True)
         done.log = await passing.run()
+        self._show("conditions of narrowed views")
+        conditions = ConditionsForgetting(
+            tools, self._log, bucket, root, self._forgotten, self._renew, apply=True, every=every
+        )
+        done.conditions = await conditions.run()
         if root is not None:
             self._show("the archive")
             files = FilesForgetting(

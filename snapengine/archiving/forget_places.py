@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from snapengine.archive.manifest import Manifest, from_json, to_json
 from snapengine.archive.roots import Root
-from snapengine.archiving import paths
+from snapengine.archiving import paths, selected_files
 from snapengine.archiving.leasing import Renew
 from snapengine.archiving.sweeping import sweep_retired
 from snapengine.archiving.tools import ArchiveTools
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _FOLDERS: Final = ("metadata", "identifying")
-"""Below the bucket's own, those with rows of metadata."""
+"""Below the bucket's own, those with rows of metadata, and with conditions over identifying columns."""
 _UPLOADS: Final = "uploads that did not end"
 _EARLIER: Final = "earlier versions of deleted files"
 _DAY_MS: Final = 24 * 3_600_000
@@ -61,6 +61,7 @@ def sweep_now(tools: ArchiveTools, root: Root, bucket: str, renew: Renew) -> Pla
     standing = [m for m in _manifests(tools, bucket) if m.retired_at is None]
     _copies(root, bucket, standing, renew)
     named = {file.path for manifest in standing for file in manifest.files}
+    named |= selected_files.named(bucket, selected_files.listed(root, bucket) or {})
     for folder in _FOLDERS:
         for stored in list(root.paths(f"{bucket}/{folder}/")):
             renew()
@@ -77,7 +78,7 @@ def _manifests(tools: ArchiveTools, bucket: str) -> list[Manifest]:
 
 
 def _is_ours(bucket: str, path: str) -> bool:
-    return paths.owner(bucket, path) in {"segment", "checkpoint"}
+    return paths.owner(bucket, path) in {"segment", "checkpoint", "selection"}
 
 
 def _copies(root: Root, bucket: str, standing: list[Manifest], renew: Renew) -> None:

@@ -47,6 +47,11 @@ def receipt(
         "objects": objects,
         "number": done.forgotten.number if done.applied else None,
         "log": {"rows": log.rows, "entries": log.entries, "identifying_parts": log.parts},
+        "conditions": {
+            "every": done.conditions.every,
+            "narrowed_views": done.conditions.selections,
+            "removed": done.conditions.conditions,
+        },
         "archive": {
             "root": done.root,
             "segment_rows": archive.segment_rows,
@@ -61,11 +66,24 @@ def receipt(
     }
 
 
+def _conditions_left(done: Done) -> list[str]:
+    found = [
+        "conditions of narrowed views (`view.query`) over columns that identify nobody, as they were asked",
+        "of each condition that was removed 96 bits of a hash: who guesses it can tell that it was asked",
+    ]
+    if not done.conditions.every:
+        found.append(
+            "conditions over identifying columns of narrowed views that hold none of these objects (such as "
+            "`PatientID <> '…'`): --conditions removes all"
+        )
+    return found
+
+
 def _stays(done: Done) -> list[str]:
     found = [
         "that these versions existed: key, version id, size, ETag and times, in the log and the archive",
         f"the objects themselves, in bucket {done.bucket}: nothing is deleted there",
-        "conditions that were kept with narrowed views (`view.query`), as whoever asked wrote them",
+        *_conditions_left(done),
         _CACHES,
         "what was exported: DataFrames, files, copies and backups",
     ]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
+
+import pyarrow as pa
 
 from snapengine.archive.roots import Root
 from snapengine.archiving import paths, selected_files
@@ -37,6 +40,8 @@ SETTLED_MS: Final = 3_600_000
 """Whoever had told of a selection so long ago has put it, or will tell of it again."""
 GIVEN_UP_MS: Final = 24 * 3_600_000
 """The same of one without its last entry."""
+_RENEWED_EVERY: Final = 256
+"""Pieces."""
 _logger = logging.getLogger(__name__)
 
 
@@ -125,7 +130,7 @@ class _Copying:
         with TemporaryDirectory(prefix="snapengine-") as folder:
             file = Path(folder) / "rows.parquet"
             pieces = kept_chunks(self._tools.store, self._bucket, name, f"sha256:{name}")
-            rows = selected_files.write_rows(file, pieces)
+            rows = selected_files.write_rows(file, _renewing(pieces, self._renew))
             if not selected_files.is_whole(file, name):
                 raise LogDamaged(f"What sha256:{name} selects is not what was kept: its digest is another.")
             self._renew()
@@ -148,6 +153,14 @@ class _Copying:
             await asyncio.to_thread(put, paths.condition(bucket, name, entry.nonce), entry.payload)
             one = replace(one, conditions=(*one.conditions, entry.nonce))
         return one
+
+
+def _renewing(pieces: Iterable[pa.Table], renew: Renew) -> Iterator[pa.Table]:
+    """They, while the lease is kept."""
+    for number, piece in enumerate(pieces):
+        if number % _RENEWED_EVERY == 0:
+            renew()
+        yield piece
 
 
 # Back again
@@ -178,15 +191,17 @@ async def restore_selections(
     remarks: list[str] = []
     restored = 0
     for name, one in known.items():
-        steps = [_restore_rows(tools, log, root, bucket, name)]
-        steps += [
-            _restore_condition(tools, log, root, bucket, name, nonce, text=nonce in one.identifying)
-            for nonce in one.conditions
+        steps: list[Callable[[], Awaitable[None]]] = [
+            partial(_restore_rows, tools, log, root, bucket, name, renew),
+            *(
+                partial(_restore_condition, tools, log, root, bucket, name, n, text=n in one.identifying)
+                for n in one.conditions
+            ),
         ]
         for place, step in enumerate(steps):
             renew()
             try:
-                await step
+                await step()
                 restored += place == 0
             except ArchiveDamaged as error:
                 what = "narrowed view" if place == 0 else "condition of the narrowed view"
@@ -194,11 +209,14 @@ async def restore_selections(
     return Restored(restored, tuple(remarks))
 
 
-async def _restore_rows(tools: ArchiveTools, log: LogStore, root: Root, bucket: str, name: str) -> None:
+async def _restore_rows(
+    tools: ArchiveTools, log: LogStore, root: Root, bucket: str, name: str, renew: Renew
+) -> None:
     with TemporaryDirectory(prefix="snapengine-") as folder:
         file = Path(folder) / "rows.parquet"
         await asyncio.to_thread(selected_files.fetch_rows, root, bucket, name, file)
-        await keep_chunks(log, bucket, name, selected_files.read_pieces(file), tools.clock)
+        pieces = _renewing(selected_files.read_pieces(file), renew)
+        await keep_chunks(log, bucket, name, pieces, tools.clock)
 
 
 async def _restore_condition(

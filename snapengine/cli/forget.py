@@ -23,6 +23,7 @@ EXAMPLES = """\
 snapengine forget scans --key ct/0001.dcm --key ct/0002.dcm
 snapengine forget scans --where "PatientID = '4711'" --dry-run
 snapengine forget scans --prefix trial-7/ --yes --json
+snapengine forget scans --conditions
 snapengine forget scans --finish
 snapengine forget scans --key ct/0001.dcm --allow-again"""
 
@@ -57,6 +58,13 @@ def forget(
     extractor: Annotated[
         str, typer.Option("--extractor", metavar="NAME", help="Whose columns --where names.")
     ] = "dicom",
+    conditions: Annotated[
+        bool,
+        typer.Option(
+            "--conditions",
+            help="Also the text of every condition over identifying columns that narrowed views keep.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be taken out; change nothing.")
     ] = False,
@@ -78,20 +86,24 @@ def forget(
 
     They leave the table, the archive and this machine's cache. That the versions existed stays known, and no
     digest changes; the objects in S3 are not touched. Nothing brings such rows back until they are allowed
-    again. It may be run beside workers and archivers, and be stopped: --finish goes on. docs/forget.md says
-    what it finds, and what it cannot reach.
+    again. Of narrowed views that hold such an object the conditions over identifying columns go too.
+    It may be run beside workers and archivers, and be stopped: --finish goes on. docs/forget.md says what it
+    finds, and what it cannot reach.
     """
     from snapengine.engine import Engine
 
-    wanted = _Wanted(bucket, _keys(key, keys_from), list(prefix or []), where, extractor)
+    wanted = _Wanted(bucket, _keys(key, keys_from), list(prefix or []), where, extractor, conditions)
     if finish + allow_again + dry_run > 1:
         raise UsageError("Give one of --finish, --allow-again and --dry-run.")
     if finish == wanted.names_something:
         raise UsageError(
-            "Say what to forget: --key, --keys-from, --prefix or --where; or give --finish alone."
+            "Say what to forget: --key, --keys-from, --prefix, --where or --conditions; "
+            "or give --finish alone."
         )
     if allow_again and where is not None:
         raise UsageError("--allow-again takes keys and prefixes: no row is left that --where could find.")
+    if allow_again and conditions:
+        raise UsageError("--allow-again takes keys and prefixes: no condition comes back.")
     out = Output(as_json=as_json)
     if not (dry_run or finish or allow_again or yes or out.interactive):
         raise UsageError(
@@ -132,18 +144,25 @@ class _Wanted:
     """What the command line names."""
 
     def __init__(
-        self, bucket: str, keys: list[str], prefixes: list[str], where: str | None, extractor: str
+        self,
+        bucket: str,
+        keys: list[str],
+        prefixes: list[str],
+        where: str | None,
+        extractor: str,
+        conditions: bool,
     ) -> None:
         self.bucket = bucket
         self.keys = sorted(set(keys))
         self.prefixes = sorted(set(prefixes))
         self.where = where
         self.extractor = extractor
+        self.conditions = conditions
         self.found: list[str] = []
 
     @property
     def names_something(self) -> bool:
-        return bool(self.keys or self.prefixes or self.where is not None)
+        return bool(self.keys or self.prefixes or self.where is not None or self.conditions)
 
     def find(self, engine: Engine) -> Asked:
         """The units; what `--where` is true of is looked for now."""
@@ -157,7 +176,8 @@ class _Wanted:
         if self.where is not None and epoch is not None:
             by_condition, self.found = matching(engine, self.bucket, epoch, self.extractor, self.where)
             units |= set(by_condition.units)
-        return Asked(units, Near(sorted({*self.keys, *self.found}), self.prefixes))
+        near = Near(sorted({*self.keys, *self.found}), self.prefixes)
+        return Asked(units, near, self.conditions)
 
     def told(self) -> dict[str, Any]:
         """What was asked, without names and values."""
@@ -165,6 +185,7 @@ class _Wanted:
             "keys": len(self.keys),
             "prefixes": len(self.prefixes),
             "where": self.extractor if self.where is not None else None,
+            "conditions": self.conditions,
         }
 
     def names(self) -> list[str]:
@@ -177,9 +198,15 @@ def _confirm(out: Output, wanted: _Wanted, asked: Asked) -> None:
         *([f"{len(wanted.prefixes):,} prefixes"] if wanted.prefixes else []),
         *([f"versions of {len(wanted.found):,} keys that --where found"] if wanted.where is not None else []),
     ]
-    if wanted.where is not None and not asked.units:
+    if wanted.where is not None and not asked.units and not wanted.conditions:
         return
-    out.note(f"Rows of metadata of {' and '.join(what)} in bucket {wanted.bucket} will be gone for good.")
+    if what:
+        out.note(f"Rows of metadata of {' and '.join(what)} in bucket {wanted.bucket} will be gone for good.")
+    if wanted.conditions:
+        out.note(
+            f"All conditions over identifying columns of narrowed views of bucket {wanted.bucket} will go "
+            "for good; the views stay."
+        )
     if typer.prompt("Type the bucket's name to go on", err=True) != wanted.bucket:
         raise Refused("That is not the bucket's name. Nothing was changed.")
 
@@ -229,12 +256,13 @@ def _show(out: Output, told: dict[str, Any]) -> None:
     if out.as_json:
         out.json(told)
         return
-    log, archive, here = told["log"], told["archive"], told["this_machine"]
+    log, archive, here, conditions = (told[name] for name in ("log", "archive", "this_machine", "conditions"))
     out.line("Would be taken out:" if told["dry_run"] else f"Forgotten in bucket {told['bucket']}:")
     in_archive = f"{archive['segment_rows']:,} rows, {archive['checkpoint_rows']:,} in checkpoints"
     facts = [
         ("log", f"{log['rows']:,} rows of {log['entries']:,} entries, {log['identifying_parts']:,} parts"),
         ("archive", f"{in_archive}; {archive['files_rewritten']:,} files"),
+        ("conditions", f"{conditions['removed']:,} of {conditions['narrowed_views']:,} narrowed views"),
     ]
     if not told["dry_run"]:
         deleted = f"{archive['files_deleted']:,} files, {archive['versions_deleted']:,} earlier versions"

@@ -78,7 +78,7 @@ def test_the_receipt_is_printed_and_kept_and_names_nobody_unless_asked_to(
     assert (told["bucket"], told["by"], told["asked"]) == (
         "scans",
         "ana",
-        {"keys": 1, "prefixes": 0, "where": None},
+        {"keys": 1, "prefixes": 0, "where": None, "conditions": False},
     )
     assert told["log"]["rows"] == 4
     assert told["log"]["identifying_parts"] == 2
