@@ -30,7 +30,7 @@ ENABLE_EXAMPLES = """\
 snapengine enable-bucket scans --dry-run
 snapengine enable-bucket scans --prefix ct/
 snapengine enable-bucket scans --extract dicom,images
-snapengine enable-bucket scans --columns dicom=SliceLocation,ContentSequence,00091001
+snapengine enable-bucket scans --columns dicom=FilterType,ContentSequence,00091001
 snapengine enable-bucket scans --no-extract
 snapengine enable-bucket scans --yes --json"""
 DISABLE_EXAMPLES = """\
@@ -168,7 +168,7 @@ def _columns(given: list[str] | None) -> dict[str, tuple[str, ...]]:
         extractor, equals, names = text.partition("=")
         columns = [name.strip() for name in names.split(",")] if names.strip() else []
         if not (extractor.strip() and equals and all(columns)):
-            raise UsageError("--columns takes an extractor and columns: dicom=SliceLocation,ContentSequence.")
+            raise UsageError("--columns takes an extractor and columns: dicom=FilterType,ContentSequence.")
         name = extractor.strip()
         found[name] = tuple(dict.fromkeys((*found.get(name, ()), *columns)))
     return found
