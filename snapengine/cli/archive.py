@@ -253,6 +253,8 @@ def _phrases(report: ArchiveReport) -> Iterator[str]:
         yield f"a checkpoint of {render(report.checkpoint)}"
     if report.compacted:
         yield f"{_count(report.compacted, 'segment')} put together from shorter ones"
+    if report.selections:
+        yield f"{_count(report.selections, 'narrowed view')} copied"
     if report.bytes:
         yield f"{human_bytes(report.bytes)} written"
     if report.let_go:

@@ -16,6 +16,7 @@ from snapengine.archiving.checking import check_archive
 from snapengine.archiving.rebuild import Rebuilt, finish, rebuild_table
 from snapengine.archiving.selected_files import read_list
 from snapengine.archiving.sweeping import sweep
+from snapengine.cli.main import run as command
 from snapengine.errors import LogDamaged, NoSuchSelection
 from snapengine.model import Snapshot
 from snapengine.selections import Chosen, selection_log
@@ -124,6 +125,20 @@ def test_narrowed_views_open_after_a_rebuild_with_how_they_were_chosen(house: Ho
     assert other.round().selections == 0
     assert not check_archive(other.engine(), other.bucket).damaged
     assert len(read_list(other.root(), other.bucket)) == 3
+
+
+def test_the_commands_tell_of_narrowed_views(
+    local: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrowed(local, ["ct/04"])
+    monkeypatch.setenv("SNAPENGINE_STORE", local.store)
+    monkeypatch.setenv("SNAPENGINE_ARCHIVE", local.archive)
+    monkeypatch.setenv("SNAPENGINE_CACHE", "off")
+    assert command(["archive", "scans"]) == 0
+    assert "1 narrowed view copied" in capsys.readouterr().out
+    monkeypatch.setenv("SNAPENGINE_STORE", lost(local).store)
+    assert command(["rebuild", "scans", "--no-listing"]) == 0
+    assert "1 narrowed views" in capsys.readouterr().out
 
 
 def test_a_condition_over_identifying_columns_is_on_the_identifying_side_alone(house: House) -> None:
