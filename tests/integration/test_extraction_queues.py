@@ -415,3 +415,51 @@ def test_planning_reads_and_writes_nothing(site: Site) -> None:
         client.meta.events.register("before-call", lambda model, **_: called.append(model.name))
     plan_enable(site.engine, site.bucket, Wanted(extract=("dicom",)))
     assert all(name.startswith(READS) for name in called)
+
+
+def test_further_columns_are_shown_registered_kept_and_ended(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enable = ("enable-bucket", site.bucket, "--no-wait", "--yes")
+    columns = ("--columns", "dicom=FilterType, 0009100a", "--columns", "dicom=Modality,ContentSequence")
+    said = "by dicom (usual columns and FilterType, 0009100A, ContentSequence), images"
+    code, out, _ = cli(capsys, *enable, "--extract", "dicom,images", *columns)
+    assert code == 0
+    assert out.count(said) == 2  # in the plan, and at the end
+    assert site.config().extractor_columns == {"dicom": ("FilterType", "0009100A", "ContentSequence")}
+    assert site.plan().steps == ()
+    assert said in cli(capsys, "status", site.bucket)[1]
+    told = json.loads(cli(capsys, "status", "--json")[1])["extraction"]
+    assert told["columns"] == {"dicom": ["FilterType", "0009100A", "ContentSequence"]}
+    code, out, _ = cli(capsys, *enable, "--extract", "dicom", "--json")
+    assert (code, site.config().extractors) == (0, ("dicom",))
+    done = json.loads(out.splitlines()[-1])
+    assert done["extractor_columns"] == {"dicom": ["FilterType", "0009100A", "ContentSequence"]}
+    code, out, _ = cli(capsys, *enable, "--columns", "dicom=")
+    assert (code, site.config().extractor_columns) == (0, {})
+    assert "keeps its columns" in out
+    cli(capsys, *enable, "--columns", "dicom=FilterType")
+    cli(capsys, *enable, "--no-extract")
+    assert (site.config().extractors, site.config().extractor_columns) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("dicom", "an extractor and columns"),
+        ("=FilterType", "an extractor and columns"),
+        ("dicom=FilterType,", "an extractor and columns"),
+        ("dicom=FilterTyp", "did you mean 'FilterType'"),
+        ("dicom=PixelData", "no metadata"),
+        ("dicon=FilterType", "no extractor 'dicon'"),
+        ("object=tag:site", "--extract dicom,object too"),
+    ],
+)
+def test_columns_that_cannot_be_extracted_are_bad_usage_and_nothing_is_changed(
+    site: Site, capsys: pytest.CaptureFixture[str], given: str, message: str
+) -> None:
+    options = ("--extract", "dicom", "--columns", given)
+    code, _, err = cli(capsys, "enable-bucket", site.bucket, "--yes", "--no-wait", *options)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert site.queue_names() == []
