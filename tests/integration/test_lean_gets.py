@@ -321,6 +321,14 @@ def test_credentials_that_are_refreshed_are_asked_for_each_time() -> None:
     assert "Credential=AK2/" in str(sent.lean[1].headers["Authorization"])
 
 
+def test_a_client_that_goes_through_a_proxy_makes_its_own_requests() -> None:
+    s3 = client(config=Config(proxies={"https": "http://127.0.0.1:9"}))
+    Answering(s3, as_it_is)
+    objects, sent = S3Objects(s3), Sent(s3)
+    assert [objects.read("b", VERSION, 2, 6) for _ in range(3)] == [b"2345"] * 3
+    assert (len(sent.by_client), len(sent.lean)) == (3, 0)
+
+
 def test_without_credentials_the_client_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
