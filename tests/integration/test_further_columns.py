@@ -257,3 +257,15 @@ def test_columns_registered_by_the_plan_are_those_that_are_extracted(site: Site)
     assert config.extractor_columns == {"dicom": ("TableHeight", "0009100A")}
     with pytest.raises(UsageError, match="did you mean 'TableHeight'"):
         plan_enable(site.engine, site.bucket, Wanted(columns={"dicom": ("TableHeigh",)}))
+
+
+def test_further_columns_are_de_identified_as_others_are(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAPENGINE_DEIDENTIFY_KEY", "5a" * 32)
+    with_columns(site, *COLUMNS)
+    landed(site, "a")
+    site.run()
+    asked = ["PatientID", *COLUMNS]
+    (row,) = Engine().view(site.bucket).metadata_table(columns=asked, deidentify=True).to_pylist()
+    assert "GENESIS" not in str(row)
+    assert row["OtherPatientIDsSequence"] is None
+    assert row["TableHeight"] == pydicom.dcmread(CT, stop_before_pixels=True).TableHeight
