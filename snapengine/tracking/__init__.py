@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from snapengine.model import RunNote
+from snapengine.run_notes import run_named
 
 if TYPE_CHECKING:
     from snapengine.views import View
@@ -59,7 +60,7 @@ class NotedView:
 
 
 def views(run_id: str) -> list[NotedView]:
-    """The views that a run noted, by bucket and reference.
+    """The views that a run (its id, or `run:/<id>`) noted, by bucket and reference.
 
     By the table, without the tracking server; of a run that the table does not know, by MLflow. A run that
     was only tracked (`SNAPENGINE_TRACK`) and opened nothing has references without an epoch. Raises
@@ -68,7 +69,7 @@ def views(run_id: str) -> list[NotedView]:
     import snapengine
     from snapengine.replaying import notes_of
 
-    return [NotedView(note) for note in notes_of(snapengine._engine(), run_id)]
+    return [NotedView(note) for note in notes_of(snapengine._engine(), _run_id(run_id))]
 
 
 def note(run_id: str, view: View, *, context: str | None = None) -> NotedView:
@@ -82,5 +83,9 @@ def note(run_id: str, view: View, *, context: str | None = None) -> NotedView:
     from snapengine.tracking.noting import note_now
 
     source: Any = view.source
-    run, _ = run_found(run_id)
+    run, _ = run_found(_run_id(run_id))
     return NotedView(note_now(source, run, view, context))
+
+
+def _run_id(given: str) -> str:
+    return run_named(given) or given

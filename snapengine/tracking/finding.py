@@ -28,7 +28,7 @@ def run_found(run_id: str) -> tuple[Run, Any]:
     try:
         found = MlflowClient(tracking_uri=uri).get_run(run_id)
     except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "Invalid run ID" in str(error):
             raise NoSuchRun(f"There is no run {run_id} at {shown}. Check MLFLOW_TRACKING_URI.") from error
         raise Unreachable(f"{shown} cannot be asked for run {run_id}: {error}") from error
     return run_of(found, uri), found

@@ -37,7 +37,7 @@ class Job:
 
     def __init__(self, engine: Engine, run: Run, view: View, *, own: bool, context: str | None) -> None:
         self._engine = engine
-        self._view = view
+        self._view: View | None = view
         self.run = run
         self.context = context
         self.note = note_of(run, view, own=own, now=engine.clock())
@@ -84,19 +84,21 @@ class Job:
             warn(f"{self} could not be noted in MLflow yet: {_said(self.failed['MLflow'])} {_AGAIN}")
 
     def _whole(self) -> RunNote:
-        if self.note.digest:
+        view = self._view
+        if view is None:
             return self.note
         from snapengine.tracking.facts import facts_of
 
         with GATE:
-            facts = facts_of(self._view, GATE.give_way)
+            facts = facts_of(view, GATE.give_way)
             self.note = replace(
                 self.note,
                 digest=facts.digest,
                 objects=facts.objects,
                 bytes=facts.bytes,
-                query=_query(self._view),
+                query=_query(view),
             )
+        self._view = None  # whoever trains may be done with it
         return self.note
 
     def _keep(self) -> None:
@@ -235,8 +237,13 @@ def watch_ends() -> None:
 
     @wraps(ended)
     def set_terminated(self: MlflowClient, run_id: str, *args: Any, **options: Any) -> Any:
-        NOTEBOOK.finish(run_id)
-        return ended(self, run_id, *args, **options)
+        try:
+            NOTEBOOK.finish(run_id)
+        except Exception:  # noqa: BLE001  # whatever it is, the run is to end
+            _log.exception("What run %s saw could not be noted", run_id)
+        finally:  # also where somebody interrupts the wait
+            result = ended(self, run_id, *args, **options)
+        return result
 
     MlflowClient.set_terminated = set_terminated  # type: ignore[method-assign]  # there is no hook
     atexit.register(NOTEBOOK.finish)

@@ -16,6 +16,7 @@ from snapengine.errors import NoSuchRun, PermissionMissing, Unreachable
 from snapengine.instants import render
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.tracking import note
+from snapengine.tracking.noting import Notebook
 from tests.mlflow_house import input_tags_of, inputs_of, tags_of
 from tests.rows_fake import FakeRows, rows_of
 from tests.seed import T0, event, record
@@ -280,6 +281,20 @@ def test_a_run_that_mlflow_s_client_made_is_noted_by_name_and_as_often_as_one_li
     assert input_tags_of(given)["mlflow.data.context"] == "training"
     with pytest.raises(NoSuchRun, match="Check MLFLOW_TRACKING_URI"):
         note("0" * 32, view)
+
+
+def test_a_wait_for_notes_that_somebody_interrupts_ends_the_run_all_the_same(
+    tracked_bucket: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run = mlflow.start_run()
+    snapengine.view("scans")
+    monkeypatch.setattr(Notebook, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mlflow.end_run()
+    assert mlflow.get_run(run.info.run_id).info.status == "FINISHED"
 
 
 def test_a_resumed_run_sees_what_it_saw(tracked_bucket: Engine) -> None:
