@@ -1,4 +1,4 @@
-"""GETs of exact versions at less than half of botocore's cost, asked for as the client itself asked before."""
+"""GETs of exact versions at less than half of botocore's cost, asked for as the client asked before."""
 
 from __future__ import annotations
 
