@@ -1,10 +1,11 @@
 """DICOM headers a second on one core: from S3 beside reads of whole objects, and beside pydicom at its best.
 
-Ours is what the worker does to an object: ranged GETs of the exact version, the header read by a sandboxed
-child, its values checked and taken back, one row each. Peer of the first two targets: GET of the whole
-object, and every value by pydicom, as fastai's `from_dicoms` has it but for its summary of the pixels. Peer
-of the third: pydicom with `specific_tags` over bytes in memory; ours is then the extractor alone, over the
-same bytes. All of ours, children included, and all of the peers' runs on one core; SeaweedFS has the others.
+Ours is what the worker's threads do, `Extractors.pack`: ranged GETs of the exact versions, their headers
+read by a sandboxed child, values checked and taken back, one row each; the queue and the log are left out.
+Peer of the first two targets: GET of the whole object, and every value by pydicom, as fastai's `from_dicoms`
+has it but for its summary of the pixels. Peer of the others: pydicom with `specific_tags` over bytes in
+memory, of the same objects beside ours from S3, and beside the extractor alone. All of ours, children
+included, and all of the peers' runs on one core; SeaweedFS has the others.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ from benchmarks.harness import Figure, Result, Target, alternate, median_ratio, 
 from metadata_extractors.base import Extraction
 from metadata_extractors.dicom import DicomExtractor
 from metadata_extractors.dicom_columns import plan_columns
+from metadata_extractors.extracting import Extractors, Row
+from metadata_extractors.packing import extract_pack
+from metadata_extractors.packs import PACK_OBJECTS
 from metadata_extractors.ranged import FIRST_BYTES, RangedReader, extract_from
-from metadata_extractors.sandbox import Sandboxes, spec_of
+from metadata_extractors.sandbox import Sandbox, spec_of
+from snapengine.extraction_tasks import Task
+from snapengine.model import ObjectVersion
 from snapengine.stores.objects import S3Objects
 
 _COLUMNS = plan_columns(None)
@@ -43,33 +49,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     package = package_files()
-    with stage() as here, Sandboxes(options.threads, [spec_of("dicom")]) as boxes:
-        return measure(here, boxes, package, options.objects, options.repetitions, options.threads)
+    with stage() as here:
+        return measure(here, package, options.objects, options.repetitions, options.threads)
 
 
-def measure(
-    here: Stage, boxes: Sandboxes, package: Sequence[File], objects: int, repetitions: int, threads: int
-) -> Result:
+def measure(here: Stage, package: Sequence[File], objects: int, repetitions: int, threads: int) -> Result:
     scans = scan_files(package)
-    with _pydicom_silent(), ThreadPoolExecutor(threads) as pool:
+    source = _Counted(S3Objects(here.client))
+    with (
+        _pydicom_silent(),
+        ThreadPoolExecutor(threads) as pool,
+        Extractors(source, lambda: 0, threads) as extractors,
+        Sandbox([spec_of("dicom")]) as box,
+    ):
         extractor = DicomExtractor()
         expected = {file.data: _local(extractor, file.data) for file in [*package, *scans]}
         correct = all(agrees(found, data, _COLUMNS) for data, found in expected.items())
-        of_scans = _FromS3(here, boxes, pool, here.fill("scans", scans, objects), expected)
-        as_they_are = _FromS3(here, boxes, pool, here.fill("files", package, objects), expected)
+        of_scans = _FromS3(here, source, extractors, pool, here.fill("scans", scans, objects), expected)
+        as_they_are = _FromS3(here, source, extractors, pool, here.fill("files", package, objects), expected)
         scan_seconds = alternate(of_scans.ours, of_scans.peer, repetitions)
         gets = [of_scans.gets_alone() for _ in range(repetitions)]
         file_seconds = alternate(as_they_are.ours, as_they_are.peer, repetitions)
+        beside_scans = alternate(of_scans.ours, of_scans.by_pydicom, repetitions)
+        beside_files = alternate(as_they_are.ours, as_they_are.by_pydicom, repetitions)
         local = [file.data for file in package]
         alone = alternate(
             _passes(lambda data: _local(extractor, data), local), _passes(_by_pydicom, local), repetitions
         )
-        with boxes.one() as box:
-            boxed = alternate(
-                _passes(lambda data: box.extract("dicom", _reader(data)), local),
-                _passes(_by_pydicom, local),
-                repetitions,
-            )
+        boxed = alternate(
+            lambda: timed(lambda: _in_packs(box, local)), _passes(_by_pydicom, local), repetitions
+        )
 
     def rate(seconds: list[float], count: int) -> Figure:
         return Figure.of([count / s for s in seconds], "headers/s")
@@ -89,11 +98,13 @@ def measure(
             "repetitions": repetitions,
         },
         figures={
-            "scans_from_s3": rate(scan_seconds[0], objects),
+            "scans_from_s3": rate([*scan_seconds[0], *beside_scans[0]], objects),
             "scans_read_whole": rate(scan_seconds[1], objects),
             "scans_gets_alone": rate(gets, objects),
-            "files_from_s3": rate(file_seconds[0], objects),
+            "scans_by_pydicom": rate(beside_scans[1], objects),
+            "files_from_s3": rate([*file_seconds[0], *beside_files[0]], objects),
             "files_read_whole": rate(file_seconds[1], objects),
+            "files_by_pydicom": rate(beside_files[1], objects),
             "local_extractor": rate(alone[0], per_pass),
             "local_sandboxed": rate(boxed[0], per_pass),
             "local_pydicom": rate([*alone[1], *boxed[1]], per_pass),
@@ -101,14 +112,17 @@ def measure(
         ratios={
             "s3_rate": median_ratio(scan_seconds[1], scan_seconds[0]),
             "s3_bytes": of_scans.bytes_ratio,
+            "s3_rate_to_local": median_ratio(beside_scans[1], beside_scans[0]),
             "local_rate": median_ratio(alone[1], alone[0]),
             "s3_rate_of_files": median_ratio(file_seconds[1], file_seconds[0]),
             "s3_bytes_of_files": as_they_are.bytes_ratio,
+            "s3_rate_to_local_of_files": median_ratio(beside_files[1], beside_files[0]),
             "local_rate_sandboxed": median_ratio(boxed[1], boxed[0]),
         },
         targets={
             "s3_rate": Target("at_least", 3.0),
             "s3_bytes": Target("at_most", 0.35),
+            "s3_rate_to_local": Target("at_least", 0.8),
             "local_rate": Target("at_least", 0.8),
         },
         correct=correct and of_scans.correct and as_they_are.correct,
@@ -120,7 +134,8 @@ class _FromS3:
     """A set of objects, read in both ways."""
 
     here: Stage
-    boxes: Sandboxes
+    source: _Counted
+    extractors: Extractors
     pool: ThreadPoolExecutor
     objects: Sequence[Stored]
     expected: dict[bytes, Extraction]
@@ -134,44 +149,39 @@ class _FromS3:
         return self._read[0] / self._read[1]
 
     def ours(self) -> float:
-        source = S3Objects(self.here.client)
-        found: list[tuple[Extraction, int]] = []
+        tasks = [_task(stored.version) for stored in self.objects]
+        packs = [list(tasks[at : at + PACK_OBJECTS]) for at in range(0, len(tasks), PACK_OBJECTS)]
+        found: list[list[Row] | Exception | None] = []
         tables: list[pa.Table] = []
-
-        def one(stored: Stored) -> tuple[Extraction, int]:
-            version = stored.version
-            read = 0
-
-            def ranged(start: int, end: int) -> bytes:
-                nonlocal read
-                data = source.read(BUCKET, version, start, end)
-                read += len(data)
-                return data
-
-            reader = RangedReader(ranged, version.size, version.key)
-            with self.boxes.one() as box:
-                return box.extract("dicom", reader), read
+        before = self.source.bytes
 
         def all_of_them() -> None:
-            found.extend(self.pool.map(one, self.objects))
-            tables.append(_table([extraction for extraction, _ in found]))
+            for pack in self.pool.map(lambda pack: self.extractors.pack(pack, ["dicom"]), packs):
+                found.extend(pack)
+            tables.append(
+                pa.Table.from_batches([row.batch for rows in found if isinstance(rows, list) for row in rows])
+            )
 
         seconds = timed(all_of_them)
-        same = [
-            extraction == self.expected[stored.file.data]
-            for (extraction, _), stored in zip(found, self.objects, strict=True)
-        ]
-        self.correct = self.correct and all(same) and tables[0].num_rows == len(self.objects)
-        self._read = (sum(read for _, read in found), self._read[1])
+        same = tables[0].num_rows == len(found) == len(self.objects) and all(
+            _is_row_of(row, stored.version, self.expected[stored.file.data])
+            for row, stored in zip(tables[0].to_pylist(), self.objects, strict=True)
+        )
+        self.correct = self.correct and same
+        self._read = (self.source.bytes - before, self._read[1])
         return seconds
+
+    def by_pydicom(self) -> float:
+        """The same objects, their bytes at hand."""
+        datas = [stored.file.data for stored in self.objects]
+        return _passes(_by_pydicom, datas)()
 
     def gets_alone(self) -> float:
         """The first ranged GET of each object as ours makes it, and nothing done with it: what S3 and its
         client leave no reader below."""
-        source = S3Objects(self.here.client)
 
         def one(stored: Stored) -> bytes:
-            return source.read(BUCKET, stored.version, 0, FIRST_BYTES)
+            return self.source.read(BUCKET, stored.version, 0, FIRST_BYTES)
 
         return timed(lambda: list(self.pool.map(one, self.objects)))
 
@@ -196,10 +206,39 @@ class _FromS3:
         return seconds
 
 
-def _table(found: Sequence[Extraction]) -> pa.Table:
-    fields = [column.field for column in _COLUMNS]
-    arrays = [pa.array([each.values.get(one.name) for each in found], one.type) for one in fields]
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+class _Counted:
+    """S3, and how many bytes came from it."""
+
+    def __init__(self, objects: S3Objects) -> None:
+        self._objects = objects
+        self._counts: list[int] = []
+        self.facts = objects.facts
+
+    def read(self, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
+        data = self._objects.read(bucket, version, start, end)
+        self._counts.append(len(data))  # by several threads
+        return data
+
+    @property
+    def bytes(self) -> int:
+        """Since it was made."""
+        return sum(self._counts)
+
+
+def _task(version: ObjectVersion) -> Task:
+    return Task(BUCKET, version.key, version.version_id, version.size, version.etag, version.sequencer, 0)
+
+
+def _is_row_of(row: dict[str, object], version: ObjectVersion, expected: Extraction) -> bool:
+    told = (version.key, version.version_id, expected.outcome, "; ".join(expected.problems) or None)
+    return told == (row["key"], row["version_id"], row["outcome"], row["error"]) and all(
+        row[column.name] == expected.values.get(column.name) for column in _COLUMNS
+    )
+
+
+def _in_packs(box: Sandbox, datas: Sequence[bytes]) -> None:
+    for at in range(0, len(datas), PACK_OBJECTS):
+        extract_pack(box, "dicom", [_reader(data) for data in datas[at : at + PACK_OBJECTS]])
 
 
 def _reader(data: bytes) -> RangedReader:

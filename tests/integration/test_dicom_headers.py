@@ -15,7 +15,6 @@ from benchmarks._dicom_stage import stage
 from benchmarks.dicom_headers import measure
 from metadata_extractors.dicom_columns import plan_columns
 from metadata_extractors.dicom_header import pydicom_quietly
-from metadata_extractors.sandbox import Sandboxes, spec_of
 from tests.dicom_files import extract
 
 COLUMNS = plan_columns(None)
@@ -27,8 +26,8 @@ NAMES = {"CT_small.dcm", "MR_small.dcm", "17106", "reportsi.dcm", "chrH31.dcm", 
 def test_rows_from_s3_and_of_the_peers_agree_and_the_cores_are_given_back() -> None:
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     files = [each for each in package_files() if each.name in NAMES]
-    with stage() as here, Sandboxes(2, [spec_of("dicom")]) as boxes:
-        result = measure(here, boxes, files, objects=8, repetitions=1, threads=2)
+    with stage() as here:
+        result = measure(here, files, objects=8, repetitions=1, threads=2)
     assert result.correct
     assert result.ratios.keys() >= result.targets.keys()
     assert 0 < result.ratios["s3_bytes"] < 0.35
