@@ -56,6 +56,7 @@ class Question:
     memory: str = "512MiB"
     whole: bool = False
     """`columns` are all that may be read, rather than asked for one by one."""
+    numbers: bool = False
 
     def __post_init__(self) -> None:
         if self.missing not in {None, "warn", "read", "error"}:
@@ -179,8 +180,9 @@ def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
     hidden = set(identifying_names(plan.known))
     used = [plan.known.field(name) for name in plan.condition.columns]
     rules.allow(used)
-    joined = view.joined(question.extractor, identifying=bool(hidden & {*plan.read, *plan.condition.columns}))
-    asked = _asked(plan, rules, used)
+    read = [*plan.read, *plan.condition.columns]
+    joined = view.joined(question.extractor, identifying=bool(hidden & set(read)), columns=read)
+    asked = replace(_asked(plan, rules, used), numbers=question.numbers)
     scope = replace(_scope(view, question), versions=having(plan.known, plan.further))
     without: list[pa.RecordBatch] | None = [] if question.missing == "read" else None
     means = Means(question.memory)
@@ -319,9 +321,8 @@ def _tell(view: View, question: Question, plan: _Plan, selected: Selected) -> No
     if not count:
         return
     what = f"{question.extractor} metadata" + (f" with {', '.join(plan.further)}" if plan.further else "")
-    total = sum(selected.counts.values())
     text = (
-        f"{count:,} of {total:,} objects of {view} have no row of {what}, so nothing "
+        f"{count:,} of the objects of {view} have no row of {what}, so nothing "
         f"says whether they are meant. `{_how(view, question)}` extracts it; missing='read' reads them now."
     )
     if question.missing == "error":

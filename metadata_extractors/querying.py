@@ -26,7 +26,7 @@ from metadata_extractors.closed_duckdb import (
     the_duckdb,
 )
 from metadata_extractors.having_columns import READ_OUTCOMES, lacks
-from metadata_extractors.selecting import Asked, Tally
+from metadata_extractors.selecting import USUAL, Asked, Tally
 from snapengine.archive.planning import keys_below
 from snapengine.bulkfold import VIEW_SCHEMA
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BadData, SnapEngineError, UsageError
@@ -122,7 +122,7 @@ def query(
         verified = pool.submit(joined.verify, shape.names)
         try:
             if joined.files:
-                _over_files(joined, shape, columns, scope, means, tally, without)
+                joined = _over_files(joined, shape, columns, scope, means, tally, without)
             meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
             tally.judge((batch for batch in meant if batch.num_rows), without)
         except SnapEngineError:
@@ -150,7 +150,6 @@ class _Files:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        joined: Joined,
         paths: list[str],
         shape: pa.Schema,
         scope: Scope,
@@ -169,27 +168,30 @@ class _Files:
         )
         by_name = ", union_by_name = true" if len(paths) > 1 else ""
         source = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false{by_name}) AS f"
-        if len(joined.changed):
-            changed = pa.table({"key": pa.array(joined.changed, pa.string())})
-            connection.register("changed", changed)
-            source += " ANTI JOIN changed ON f.key = changed.key"
         if scope.keys is not None:
             connection.register("chosen", pa.table({"key": scope.keys}))
             source += " SEMI JOIN chosen ON f.key = chosen.key"
         where = " AND ".join(scope.sql()) or "true"
         self.relation = f"(SELECT {listed} FROM {source} WHERE {where})"  # noqa: S608  # names are quoted
+        self.standing = self.relation
+        """The rows of keys that have not changed."""
+
+    def leave_out(self, changed: pa.Array[Any]) -> None:
+        if len(changed):
+            self.connection.register("changed", pa.table({"key": changed}))
+            self.standing = f"(SELECT s.* FROM {self.relation} AS s ANTI JOIN changed ON s.key = changed.key)"  # noqa: S608  # as above
 
     def table(self, columns: Sequence[str], where: str) -> pa.Table:
-        return arrow_table(self.connection, self._select(columns, where))
+        """Also of keys that have changed."""
+        return arrow_table(self.connection, self._select(columns, self.relation, where))
 
-    def batches(self, where: str) -> Iterator[pa.RecordBatch]:
-        relation: Any = self.connection.sql(self._select(self.shape.names, where))
-        for batch in relation.to_arrow_reader(_BATCH_ROWS):
-            yield batch.cast(self.shape)
+    def batches(self, columns: Sequence[str], where: str) -> Iterator[pa.RecordBatch]:
+        relation: Any = self.connection.sql(self._select(columns, self.standing, where))
+        yield from relation.to_arrow_reader(_BATCH_ROWS)
 
-    def _select(self, columns: Sequence[str], where: str) -> str:
+    def _select(self, columns: Sequence[str], relation: str, where: str) -> str:
         names = ", ".join(map(quoted, columns))
-        return f"SELECT {names} FROM {self.relation} WHERE (\n{where}\n)"  # noqa: S608  # names are quoted, the condition was checked
+        return f"SELECT {names} FROM {relation} WHERE (\n{where}\n)"  # noqa: S608  # names are quoted, the condition was checked
 
 
 def _over_files(
@@ -200,28 +202,62 @@ def _over_files(
     means: Means,
     tally: Tally,
     without: list[pa.RecordBatch] | None,
-) -> None:
-    """A condition in SQL costs two scans: one of the columns that it uses, which counts, and one that skips
-    what it rules out. Any other is judged batch by batch."""
+) -> Joined:
+    """What remains to be judged when the files have been.
+
+    A condition in SQL costs one scan that skips what it rules out, while it is found out which keys have
+    changed; then a look at what is neither chosen nor ruled out. Any other is judged batch by batch.
+    """
     paths = [_local(path) for path in joined.files]
-    asked = tally.asked
-    text = asked.condition.sql
+    text = tally.asked.condition.sql
     with closed_connection(paths, means.threads, means.memory, means.temporary) as connection:
         try:
-            files = _Files(connection, joined, paths, shape, scope)
-            if text is None or asked.transformed_first:
-                tally.judge(files.batches("true"), without)
-                return
-            judged = f"SELECT outcome, (\n{text}\n) AS verdict, count(*) FROM {files.relation} GROUP BY ALL"  # noqa: S608  # the condition was checked
-            groups = connection.execute(judged).fetchall()
-            rows = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)")
-            tally.add(groups, rows.cast(pa.schema([shape.field(name) for name in columns])))
-            if without is not None and any(outcome is None for outcome, _, _ in groups):
-                without += files.batches("outcome IS NULL")
+            files = _Files(connection, paths, shape, scope)
+            skipping = text is not None and not tally.asked.transformed_first
+            chosen = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)") if skipping else None
+            settled = joined.settled()
+            if not settled.files:
+                return settled
+            files.leave_out(pa.array(settled.changed, pa.string()))
+            if text is None or chosen is None:
+                read = (batch.cast(shape) for batch in files.batches(shape.names, "true"))
+                tally.judge(read, without)
+                return settled
+            answer = pa.schema([shape.field(name) for name in columns])
+            tally.keep(_standing(chosen, settled).cast(answer))
+            tally.count(_numbers(files, text, len(tally), all_of_them=tally.asked.numbers))
+            if without is not None:
+                without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
         except the_duckdb().Error as error:
             if isinstance(error, the_duckdb().IOException) or "arquet" in str(error):
                 raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
             raise run_failure(error) from None
+    return settled
+
+
+def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
+    """Without the keys that have changed."""
+    if not len(joined.changed):
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(joined.changed, pa.string()))))
+
+
+def _numbers(
+    files: _Files, text: str, chosen: int, *, all_of_them: bool
+) -> list[tuple[str | None, bool | None, int]]:
+    """Numbers by outcome and verdict; unless all are wanted without the rows that are plainly ruled out."""
+    usual = ", ".join(map(literal, USUAL))
+    verdict = f"(\n{text}\n)"
+    where = "true" if all_of_them else f"outcome IS NULL OR outcome NOT IN ({usual}) OR {verdict} IS NULL"
+    look = f"SELECT count(*) FROM {files.relation} WHERE {where}"  # noqa: S608  # as below; keys, which take longest, are not read for it
+    if not all_of_them and files.connection.execute(look).fetchall() == [(0,)]:
+        return [(USUAL[0], True, chosen)]
+    query = f"SELECT outcome, {verdict} AS verdict, count(*) FROM {files.standing} WHERE {where} GROUP BY ALL"  # noqa: S608  # names are quoted, the condition was checked
+    found = files.connection.execute(query).fetchall()
+    if all_of_them:
+        return found
+    told = sum(count for outcome, true, count in found if outcome is not None and true)
+    return [*found, (USUAL[0], True, chosen - told)]
 
 
 def _local(path: Path) -> str:

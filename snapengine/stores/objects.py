@@ -166,7 +166,7 @@ class S3Objects:
             )
         except (ClientError, BotoCoreError) as error:
             translated = _translate(error, bucket, version)
-            # A right of its own (s3:GetObjectVersionTagging); and some servers give none of archived versions.
+            # A right of its own (s3:GetObjectVersionTagging); some servers give none of archived versions.
             if isinstance(translated, PermissionMissing | VersionArchived):
                 return None
             raise translated from error

@@ -23,10 +23,10 @@ from snapengine import Engine, Settings
 from snapengine.archive.manifest import Listed, Segment, from_json, to_json
 from snapengine.archive.roots import FileRoot
 from snapengine.archive.schemas import ARCHIVED, EPOCHS
+from snapengine.archive.sorting import Sorter
 from snapengine.archiving import making
 from snapengine.archiving.leasing import ARCHIVE
 from snapengine.archiving.segments import archive_segments
-from snapengine.archive.sorting import Sorter
 from snapengine.archiving.sweeping import sweep
 from snapengine.errors import Busy, LogDamaged, Refused
 from snapengine.lease import Lease

@@ -59,7 +59,11 @@ def test_where_s3_cannot_be_asked_the_outcome_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [(["tag:"], "'tag:site'"), (["Contenttype"], "did you mean 'ContentType'"), ("ContentType", "list of names")],
+    [
+        (["tag:"], "'tag:site'"),
+        (["Contenttype"], "did you mean 'ContentType'"),
+        ("ContentType", "list of names"),
+    ],
 )
 def test_unknown_columns_are_refused(names: list[str], says: str) -> None:
     with pytest.raises(UsageError, match=says):
