@@ -190,7 +190,7 @@ def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
     if without is None and not plan.stored and _reads_unasked(view, question, tally.selected):
         without = []
         tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
-    if question.columns is None or question.whole:
+    if (question.columns is None or question.whole) and further_in(plan.known, plan.names):
         tell_of_nulls(tally.selected.table, plan.known, view, question.extractor)
     if without:
         selected = _with_read(view, question, plan, tally, without)
