@@ -320,9 +320,10 @@ def _tell(view: View, question: Question, plan: _Plan, selected: Selected) -> No
     count = selected.without_row
     if not count:
         return
+    among = f"{sum(selected.counts.values()):,} objects" if question.numbers else "the objects"
     what = f"{question.extractor} metadata" + (f" with {', '.join(plan.further)}" if plan.further else "")
     text = (
-        f"{count:,} of the objects of {view} have no row of {what}, so nothing "
+        f"{count:,} of {among} of {view} have no row of {what}, so nothing "
         f"says whether they are meant. `{_how(view, question)}` extracts it; missing='read' reads them now."
     )
     if question.missing == "error":

@@ -90,7 +90,8 @@ def quietly(view: View, **options: Any) -> pd.DataFrame:
 
 @pytest.mark.parametrize("where", [QUESTION, EXPRESSION], ids=["sql", "pyarrow"])
 def test_the_question_is_answered_as_pandas_answers_it(engine: Engine, stored: FakeRows, where: Any) -> None:
-    found = quietly(engine.view("scans"), where=where, columns=["PatientAgeYears", "Modality"])
+    view = engine.view("scans")
+    found = quietly(view, where=where, columns=["PatientAgeYears", "Modality"], numbers=True)
     assert found["key"].tolist() == CHOSEN
     assert list(found.columns) == ["key", "version_id", "size", "event_time", "PatientAgeYears", "Modality"]
     assert found["version_id"].tolist() == [f"v-{key}" for key in CHOSEN]
@@ -232,14 +233,18 @@ def test_a_damaged_file_is_what_is_reported_whatever_it_seems_to_say(
 def test_objects_without_a_row_are_warned_about_once_where_they_were_asked_for(
     engine: Engine, stored: FakeRows
 ) -> None:
-    with pytest.warns(MetadataMissing, match="2 of 30 objects of snap://scans.*snapengine extract") as caught:
+    with pytest.warns(
+        MetadataMissing, match="2 of the objects of snap://scans.*snapengine extract"
+    ) as caught:
         engine.view("scans").metadata(where=QUESTION)
     assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(MetadataMissing, match="2 of 30 objects of snap://scans"):
+        engine.view("scans").metadata(where=QUESTION, numbers=True)
 
 
 def test_they_can_be_an_error(engine: Engine, stored: FakeRows) -> None:
     with pytest.raises(NotYetComplete, match="2 of 30 objects"):
-        engine.view("scans").metadata(where=QUESTION, missing="error")
+        engine.view("scans").metadata(where=QUESTION, missing="error", numbers=True)
     assert len(engine.view("scans", prefix="ct/002").metadata(missing="error")) == 1
 
 
@@ -251,7 +256,9 @@ def test_they_can_be_read_now_and_are_then_judged_as_all_others(
         {"v-ct/004": dicom(Modality="CT", PatientSex="M", PatientAge="070Y"), "v-ct/011": b"text"},
     )
     view = engine.view("scans")
-    found = view.metadata(where=QUESTION, columns=["PatientAgeYears", "outcome"], missing="read")
+    found = view.metadata(
+        where=QUESTION, columns=["PatientAgeYears", "outcome"], missing="read", numbers=True
+    )
     assert found["key"].tolist() == sorted([*CHOSEN, "ct/004"])
     assert found.set_index("key").loc["ct/004", "PatientAgeYears"] == 70
     assert (found.attrs["without_row"], found.attrs["read_now"]) == (0, 2)
@@ -289,7 +296,7 @@ def test_where_nothing_extracts_them_a_few_objects_are_read_without_being_asked_
         {"v-ct/004": image, "v-ct/005": VersionGone("gone"), "v-ct/006": PermissionMissing("allow it")},
     )
     view = never_extracted.view("scans", prefix="ct/00")
-    found = view.metadata(where=QUESTION, columns=["PatientWeight", "PatientAgeYears"])
+    found = view.metadata(where=QUESTION, columns=["PatientWeight", "PatientAgeYears"], numbers=True)
     assert found[["key", "PatientWeight", "PatientAgeYears"]].values.tolist() == [["ct/004", 71.5, 70.0]]
     assert found.attrs["read_now"] == 10
     assert found.attrs["outcomes"] == {"failed": 1, "gone": 1, "not_matched": 7, "ok": 1}
