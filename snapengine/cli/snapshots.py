@@ -30,6 +30,8 @@ snapengine snapshot show scans baseline-2026 --json"""
 DELETE_EXAMPLES = """\
 snapengine snapshot delete scans baseline-2026 --confirm baseline-2026"""
 
+PINS = "pin/"
+"""`snapengine.pinning.PREFIX`: names that are not to be given or taken here."""
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The snapshot's name.", show_default=False)]
 
 
@@ -64,6 +66,8 @@ def create(
     """
     from snapengine.engine import Engine
 
+    if name.startswith(PINS):
+        raise UsageError(f"Names that begin with {PINS} are those of `snapengine pin`. Choose another.")
     labels, wanted = labels_of(label or ()), options.wanted(require, timeout)
     engine, out = Engine(), Output(as_json=as_json)
     action, target, on_aws = "snapshot create", _target(bucket, name), _on_aws(engine)
@@ -127,6 +131,10 @@ def delete(
     """
     from snapengine.engine import Engine
 
+    if name.startswith(PINS):
+        raise UsageError(
+            f"{printable(name)} is a pin, and what it holds would stay held: `snapengine unpin` undoes it."
+        )
     if confirm != name:
         raise UsageError(
             f"To delete a snapshot, say its name twice: `snapengine snapshot delete {printable(bucket)} "

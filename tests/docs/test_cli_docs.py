@@ -75,6 +75,8 @@ def test_these_are_the_commands() -> None:
         "diff",
         "audit",
         "verify",
+        "pin",
+        "unpin",
         "enable-bucket",
         "disable-bucket",
         "reconcile",
