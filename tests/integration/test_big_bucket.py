@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from benchmarks import resolve_memory, simulate_scale
+from benchmarks import metadata_query, resolve_memory, simulate_scale
 from benchmarks._big_bucket import BUCKET, big_buckets
 from benchmarks._big_rows import PATIENT_OBJECTS, Made
 from benchmarks._scale_model import Scenario
@@ -70,6 +70,18 @@ def test_views_of_made_buckets_say_what_was_done_to_them_and_the_folder_serves_a
     assert 0 < digested.ratios["peak_gib"] < 1
     assert right
     assert 0 < recorded.event_bytes < 200
+
+
+def test_a_question_of_a_made_bucket_is_answered_as_its_history_says_and_as_duckdb_does(
+    tmp_path: Path,
+) -> None:
+    with big_buckets(tmp_path, [20_000], seed=1, root="file", metadata=True) as (bucket,):
+        found = metadata_query.measure(bucket, 1)
+        other = replace(bucket, made=Made(20_000, 2))
+        assert not metadata_query.measure(other, 1).correct  # compared with another history
+    assert found.correct
+    assert int(found.params["found"]) > 100
+    assert 0 < found.ratios["peak_gib"] < 1
 
 
 def test_a_folder_that_holds_another_bucket_or_a_size_that_is_none_is_refused(tmp_path: Path) -> None:
