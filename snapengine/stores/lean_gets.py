@@ -82,10 +82,11 @@ class LeanGets:
             self._events: Any = made.meta.events
             self._events.register_first(_EVENT, self._note)
 
-    def read(self, bucket: str, version: ObjectVersion, start: int, stop: int) -> bytes | None:
+    def read(self, bucket: str, version: ObjectVersion, start: int, stop: int | None) -> bytes | None:
         """Bytes `[start, stop)` of a version whose size is known; None where the client has to be asked."""
+        self._sent.request = None
         form = self._forms.get(bucket)
-        if form is None or version.size is None:
+        if form is None or version.size is None or stop is None:
             return None
         headers = dict(form.headers)
         status, place = 200, None

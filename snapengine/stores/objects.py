@@ -91,7 +91,7 @@ class S3Objects:
         whole = start == 0 and (stop is None or stop == version.size)
         if stop is not None and start >= stop and not whole:
             return b""
-        if stop is not None and (data := self._lean.read(bucket, version, start, stop)) is not None:
+        if (data := self._lean.read(bucket, version, start, stop)) is not None:
             return data
         options: dict[str, Any] = {}
         if not whole:

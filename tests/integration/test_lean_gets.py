@@ -233,6 +233,21 @@ def test_any_other_reply_is_left_to_the_client(change: Callable[[dict[str, str],
     assert (len(sent.by_client), len(sent.lean)) == (2, 1)
 
 
+def test_nothing_is_learned_of_a_request_that_was_never_sent() -> None:
+    s3 = client()
+    Answering(s3, as_it_is)
+    objects, sent = S3Objects(s3), Sent(s3)
+    s3.get_object(Bucket="another", Key="k", VersionId="v", Range="bytes=2-5")
+
+    def stubbed(**_: object) -> Any:
+        headers: Any = {}
+        return AWSResponse("", 200, headers, Raw()), {"Body": Raw(b"2345")}
+
+    s3.meta.events.register("before-call.s3.GetObject", stubbed)
+    assert [objects.read("b", VERSION, 2, 6) for _ in range(2)] == [b"2345"] * 2
+    assert (len(sent.by_client), len(sent.lean)) == (1, 0)
+
+
 def test_bytes_of_another_checksum_are_not_taken() -> None:
     s3 = client()
     Answering(s3, lambda _, reply: reply.__setitem__(1, b"0123456780"))
