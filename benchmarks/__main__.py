@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         print("Run one: python -m benchmarks NAME [--json]; its options: python -m benchmarks NAME --help\n")
         for name in names():
             about = (import_module(f"benchmarks.{name}").__doc__ or "").partition("\n")[0]
-            print(f"{name:16}{about}")
+            print(f"{name:18}{about}")
         return MET
     name, *rest = arguments
     if name not in names():

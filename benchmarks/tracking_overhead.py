@@ -1,8 +1,8 @@
 """What noting a view of 100,000 objects adds to a run: before training can start, and in all.
 
-Runs are in pairs, in turns: both open a view of the same bucket, read all its rows, do the same work in Python,
-and end; one notes the view (in SQLite, and in MLflow's SQLite tracking), the other does not (`note=False`). So
-what is compared includes what noting in a thread takes from the training.
+Runs are in pairs, in turns: both open a view of the same bucket, read all its rows, do the same work in
+Python, and end; one notes the view (in SQLite, and in MLflow's SQLite tracking), the other does not
+(`note=False`). So what is compared includes what noting in a thread takes from the training.
 """
 
 from __future__ import annotations
