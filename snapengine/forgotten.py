@@ -229,6 +229,22 @@ async def forget_if_allowed(
         return 0
 
 
+async def forget_until_none_is_new(
+    store: LogStore, bucket: str, entry: LogEntry, known: Forgotten, *, part: bytes | None = None
+) -> tuple[Forgotten, int]:
+    """Take out of an entry that was just put whatever was told after `known`; what is forgotten then, and how
+    many rows that were.
+
+    It is looked at again after each rewriting: that may have undone what a forgetting that was told meanwhile
+    had taken out. One that is told later finds the entry as it is left here.
+    """
+    rows = 0
+    while (now := await read_forgotten(store, bucket, known)).number > known.number:
+        rows = await forget_if_allowed(store, entry, now, part=part)
+        known = now
+    return known, rows
+
+
 async def _forget_in_part(store: LogStore, entry: LogEntry, forgotten: Forgotten, part: bytes | None) -> None:
     bucket = entry.bucket.removesuffix(metadata_log(""))
     if part is None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from snapengine.archive.manifest import ArchiveFile, Listed, files_from_payload, files_to_payload, to_json
 from snapengine.errors import BadData, LogDamaged
-from snapengine.forgotten import Forgotten, forget_if_allowed, read_forgotten
+from snapengine.forgotten import Forgotten, forget_until_none_is_new, read_forgotten
 from snapengine.metadata_codec import pack as pack_rows
 from snapengine.metadata_rows import metadata_log
 from snapengine.model import EntryForm, Epoch, LogEntry, Observation, Watermarks
@@ -98,7 +98,8 @@ class RowWriter:
     stays behind as nobody's.
 
     Rows of what is forgotten (`forgotten.py`) are left out. Whether something has been forgotten meanwhile is
-    looked at once more between the put and DONE: an erasure either finds the entry or is found by it.
+    looked at between the put and DONE, until nothing is new: an erasure either finds the entry as it is left
+    here or is found by it.
     """
 
     def __init__(self, store: LogStore, identity: str, clock: Clock) -> None:
@@ -123,11 +124,10 @@ class RowWriter:
             entry = await self._tails.put(
                 bucket, packed.rows, packed.plain, "metadata", self._hiding(bucket, packed.identifying)
             )
-            forgotten = await self._now_forgotten(bucket)
-            if forgotten.number > before.number:
-                self.left_out += await forget_if_allowed(
-                    self._store, entry, forgotten, part=packed.identifying
-                )
+            self._forgotten[bucket], taken = await forget_until_none_is_new(
+                self._store, bucket, entry, before, part=packed.identifying
+            )
+            self.left_out += taken
             await complete(self._store, entry)
             committed.append(Committed(entry.bucket, entry.stream, entry.number))
         self.left_out += table.num_rows - rows.num_rows
@@ -300,7 +300,7 @@ class EpochCutter:
         if entry is None:
             raise LogDamaged(f"Entry {number} of stream {stream} of bucket {log} is missing.")
         if entry.form == "metadata":
-            await forget_if_allowed(self._store, entry, await read_forgotten(self._store, self._bucket))
+            await forget_until_none_is_new(self._store, self._bucket, entry, Forgotten())
         await complete(self._store, entry)
 
 

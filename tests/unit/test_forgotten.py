@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -201,6 +203,43 @@ async def test_what_is_forgotten_while_its_rows_are_written_is_taken_out_before_
     await writer.append(BUCKET, EXTRACTOR, row_table([row(1), row(2)]))
     assert await keys_kept(backend) == (["k0002"], ["k0002"])
     assert writer.left_out == 1
+
+
+class ForgettingMore(LossyStore):
+    """While an entry is rewritten something more is forgotten, and is taken out of it by who forgets it."""
+
+    async def rewrite_entry(self, entry: LogEntry) -> bool:
+        if not await self._store.head("told", 0):
+            await self._store.put_entry(replace(entry, bucket="told", number=1))
+            forgotten = await tell(self._store, BUCKET, "forget", [key_unit("k0002")], clock)
+            found = await self._store.get_entry(entry.bucket, 0, entry.number)
+            assert found is not None
+            await forget_in_entry(self._store, found, forgotten)
+        return bool(await self._store.rewrite_entry(entry))
+
+
+async def test_rewriting_an_entry_brings_back_nothing_that_is_forgotten_at_the_same_time(
+    backend: Backend,
+) -> None:
+    class Both(Forgetting, ForgettingMore):
+        pass
+
+    writer = RowWriter(Both(backend.log), "w", clock)
+    await writer.append(BUCKET, EXTRACTOR, row_table([row(1), row(2), row(3)]))
+    assert await keys_kept(backend) == (["k0003"], ["k0003"])
+    assert writer.left_out == 2
+
+
+async def test_completing_an_entry_brings_back_nothing_that_is_forgotten_at_the_same_time(
+    backend: Backend,
+) -> None:
+    lossy = LossyStore(backend.log)
+    lossy.fail("mark_done", "before")
+    with pytest.raises(Unreachable):
+        await RowWriter(lossy, "w", clock).append(BUCKET, EXTRACTOR, row_table([row(1), row(2), row(3)]))
+    await tell(backend.log, BUCKET, "forget", [key_unit("k0001")], clock)
+    await EpochCutter(ForgettingMore(backend.log), BUCKET, clock).cut()
+    assert await keys_kept(backend) == (["k0003"], ["k0003"])
 
 
 async def test_what_a_writer_that_died_had_put_is_taken_out_by_who_cuts_the_epoch(backend: Backend) -> None:
