@@ -54,6 +54,7 @@ def view(
     require: Level = "provisional",
     timeout: float = 300.0,
     note: bool | str = True,
+    pin: bool = False,
 ) -> View:
     """The bucket (or the keys that start with `prefix`) as it was at `at`, inclusive.
 
@@ -66,6 +67,8 @@ def view(
     `verified` lists the prefix now, stores what was missing, and resolves there. With an explicit epoch
     nothing is waited for.
     `note`: whether the active MLflow run notes the view; text is the context that MLflow shows with it.
+    `pin`: hold its versions in S3 by legal hold, where Object Lock is on. In a run that notes it this is done
+    by the run's end, and warns where it cannot be; else before it returns, and raises `Refused`.
 
     Raises `BadTime`, `FutureTime`, `BucketNotEnabled`, `TableMissing`, `NoSuchEpoch`, `NoSuchSnapshot`,
     `NoSuchRun`, `DigestDiffers`, `NotYetComplete`, `Unreachable`, and `UsageError` for a prefix that is not
@@ -74,7 +77,7 @@ def view(
     from snapengine.tracking import opening
 
     return opening.view(
-        _engine(), bucket, at, note, prefix=prefix, epoch=epoch, require=require, timeout=timeout
+        _engine(), bucket, at, note, pin=pin, prefix=prefix, epoch=epoch, require=require, timeout=timeout
     )
 
 

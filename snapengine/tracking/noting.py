@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from snapengine.cautions import RunNotNoted, SnapEngineWarning, caution
-from snapengine.errors import LogDamaged
+from snapengine.errors import LogDamaged, VersionGone
 from snapengine.model import RunNote
 from snapengine.run_notes import QUERY_LIMIT, cut, view_name
 from snapengine.tracking.active import Run, without_credentials
@@ -35,7 +35,9 @@ _AGAIN = "It is tried again when the run ends."
 class Job:
     """One view that one run saw, and how far it is noted."""
 
-    def __init__(self, engine: Engine, run: Run, view: View, *, own: bool, context: str | None) -> None:
+    def __init__(
+        self, engine: Engine, run: Run, view: View, *, own: bool, context: str | None, pin: bool = False
+    ) -> None:
         self._engine = engine
         self._view: View | None = view
         self.run = run
@@ -43,6 +45,8 @@ class Job:
         self.note = note_of(run, view, own=own, now=engine.clock())
         self.steps: dict[str, Callable[[], None]] = {"the table": self._keep, "MLflow": self._tell}
         """What is left to do, by where."""
+        if pin:
+            self.steps["S3"] = partial(self._hold, view)
         self.failed: dict[str, Exception] = {}
         self.coming: Future[None] | None = None
 
@@ -110,6 +114,13 @@ class Job:
 
         tell_tags(self.run.uri, self.note)
 
+    def _hold(self, view: View) -> None:
+        from snapengine.pinning import pin
+
+        gone = pin(self._engine, view, creator=f"run:/{self.run.run_id}").gone
+        if gone:
+            raise VersionGone(f"{len(gone):,} of its versions are gone from S3, {gone[0].key!r} among them.")
+
     def _tell(self) -> None:
         from snapengine.tracking.telling import tell_input
 
@@ -165,13 +176,22 @@ class Notebook:
         self._jobs: dict[tuple[str, str, str], Job] = {}
         self._pool: ThreadPoolExecutor | None = None
 
-    def begin(self, engine: Engine, run: Run, view: View, *, own: bool, context: str | None = None) -> None:
-        """Note a view once in a run. Returns when that it is seen is kept."""
+    def begin(
+        self,
+        engine: Engine,
+        run: Run,
+        view: View,
+        *,
+        own: bool,
+        context: str | None = None,
+        pin: bool = False,
+    ) -> None:
+        """Note a view once in a run, and `pin` it in S3. Returns when that it is seen is kept."""
         key = (run.uri, run.run_id, view.reference)
         with self._lock:
             if key in self._jobs:
                 return
-            job = self._jobs[key] = Job(engine, run, view, own=own, context=context)
+            job = self._jobs[key] = Job(engine, run, view, own=own, context=context, pin=pin)
         watch_ends()
         job.claim()
         import snapengine.tracking.facts
@@ -193,6 +213,11 @@ class Notebook:
                 job.coming.result()
             if job.steps:
                 job.go_on()
+            if (unheld := job.failed.pop("S3", None)) is not None:
+                warn(
+                    f"{job.note.reference} is not pinned: {_said(unheld)} Pin it later: "
+                    f"`snapengine pin '{job.note.reference}'`."
+                )
             if job.failed:
                 told = " And ".join(f"in {name}: {_said(error)}" for name, error in job.failed.items())
                 warn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from getpass import getuser
 from typing import TYPE_CHECKING, Any
 
 from snapengine.errors import NotYetComplete, SnapEngineError
@@ -25,7 +26,9 @@ Note = bool | str
 """Whether a view is noted in the active run; text is the context that MLflow shows with it."""
 
 
-def view(engine: Engine, bucket: str, at: TimeInput, note: Note, **options: Any) -> View:
+def view(
+    engine: Engine, bucket: str, at: TimeInput, note: Note, *, pin: bool = False, **options: Any
+) -> View:
     """`Engine.view`; `at` None is the instant that `SNAPENGINE_AT` names, or that the active run began, or
     now."""
     run = _run()
@@ -39,7 +42,7 @@ def view(engine: Engine, bucket: str, at: TimeInput, note: Note, **options: Any)
     if run is not None and options.get("epoch") is None and _lasts(instant):
         opened, agreed = _agreed(engine, run, opened, make)
         own = own and agreed
-    return _noted(engine, run, opened, note, own=own)
+    return _noted(engine, run, opened, note, own=own, pin=pin)
 
 
 def slice_(engine: Engine, bucket: str, start: TimeInput, end: TimeInput, note: Note, **options: Any) -> View:
@@ -113,13 +116,19 @@ def _agreed(engine: Engine, run: Run, opened: View, make: Callable[..., View]) -
         return opened, False
 
 
-def _noted(engine: Engine, run: Run | None, opened: View, note: Note, *, own: bool) -> View:
+def _noted(
+    engine: Engine, run: Run | None, opened: View, note: Note, *, own: bool, pin: bool = False
+) -> View:
     if run is None or not note:
+        if pin:
+            from snapengine import pinning
+
+            pinning.pin(engine, opened, creator=engine.settings.actor or getuser())
         return opened
 
-    def keep(view: View) -> None:
-        NOTEBOOK.begin(engine, run, view, own=own, context=note if isinstance(note, str) else None)
+    def keep(view: View, pin: bool = False) -> None:
+        NOTEBOOK.begin(engine, run, view, own=own, context=note if isinstance(note, str) else None, pin=pin)
         view.noted_by(keep)
 
-    keep(opened)
+    keep(opened, pin)
     return opened

@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 
 import snapengine
 from snapengine import Engine, View
+from snapengine.cautions import RunNotNoted
 from snapengine.cli.main import run as command
 from snapengine.errors import NoSuchSnapshot, Refused, UsageError
 from snapengine.pinning import pin, pins, unpin
@@ -168,6 +169,36 @@ def test_pins_are_made_and_undone_on_the_command_line_and_for_all_that_a_run_saw
     assert actions == ["pin", "pin", "unpin", "unpin"]
     assert command(["pin", f"snap://{locked}@2023-11-15/"]) == 2
     assert command(["pin", locked]) == 2
+
+
+def test_a_view_may_be_pinned_as_it_is_opened_in_a_run_by_its_end(
+    site: Site, locked: str, tracking: str
+) -> None:
+    with mlflow.start_run() as run:
+        view = snapengine.view(locked, pin=True)
+        view.select(["a"])
+    assert site.held(view) == {"a", "b", "c"}
+    (kept,) = pins(site.engine, locked)
+    assert kept.creator == f"run:/{run.info.run_id}"
+    other = snapengine.view(locked, at=T0 + 5_000, pin=True)
+    assert len(pins(site.engine, locked)) == 2
+    unpin(site.engine, view)
+    assert site.held(other) == {"a", "b", "c"}
+
+
+def test_a_run_whose_view_cannot_be_pinned_goes_on_and_is_warned(site: Site, tracking: str) -> None:
+    site.bucket("open", lock=False)
+    site.s3.put_bucket_versioning(Bucket="open", VersioningConfiguration={"Status": "Enabled"})
+    site.put("open", 1, "a")
+    run = mlflow.start_run()
+    view = snapengine.view("open", pin=True)
+    with pytest.warns(RunNotNoted, match=r"is not pinned: Bucket open has no Object Lock") as warned:
+        mlflow.end_run()
+    assert len(warned) == 1
+    (kept,) = site.engine.store.notes_of_run(run.info.run_id)
+    assert kept.digest == view.digest()
+    with pytest.raises(Refused, match="has no Object Lock"):
+        snapengine.view("open", pin=True)
 
 
 def test_without_object_lock_nothing_is_pinned_and_the_message_says_what_to_do(site: Site) -> None:
