@@ -151,7 +151,7 @@ def fold_rows(table: pa.Table) -> pa.Table:
     ranked = pa.table(
         {
             "id": version_ids(table).cast(pa.large_binary()).combine_chunks().dictionary_encode().indices,
-            "rank": _ranks(table["outcome"]),
+            "rank": ranks(table["outcome"]),
             "at": table["extracted_at"].cast(pa.int64()),
             "version": table["extractor_version"],
         }
@@ -218,7 +218,8 @@ def _like_the_one_before(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     return pa.concat_arrays([pa.array([False]), pc.equal(values.slice(1), values.slice(0, len(values) - 1))])
 
 
-def _ranks(outcomes: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+def ranks(outcomes: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """By `RANKS`."""
     places = pc.index_in(outcomes, value_set=pa.array(list(RANKS)))
     return pa.chunked_array([pa.array(list(RANKS.values()), pa.int8())]).take(places)
 

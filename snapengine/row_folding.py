@@ -23,6 +23,7 @@ from snapengine.metadata_rows import (
     join_rows,
     joined_schema,
     plain_schema,
+    ranks,
     row_schema,
     unify,
     version_ids,
@@ -282,9 +283,9 @@ def _told(tail: RowTail, wanted: Extracted) -> list[RowSchema]:
 
 
 def _tied(rows: pa.Table) -> bool:
-    names = ["outcome", "extracted_at", "extractor_version"]
-    told = rows.select(names).append_column("id", version_ids(rows).cast(pa.binary()))
-    return bool(told.group_by([*names, "id"]).aggregate([]).num_rows < rows.num_rows)
+    told = rows.select(["extracted_at", "extractor_version"])
+    told = told.append_column("rank", ranks(rows["outcome"])).append_column("id", version_ids(rows))
+    return bool(told.group_by(told.column_names).aggregate([]).num_rows < rows.num_rows)
 
 
 def _among(rows: pa.Table, others: pa.Table) -> pa.Table:

@@ -125,7 +125,8 @@ class RowTail:
         """`tail`: by stream the entries `(after, to]`. Without `wanted` only whose rows there are is
         found."""
         self.schemas: dict[str, list[pa.Schema]] = {}
-        """By extractor, the full schemas of its rows."""
+        """By extractor, the full schemas of its rows, each once: an entry's takes some 60 KB."""
+        self._known: set[tuple[str, bytes]] = set()
         self._store = store
         self._log = metadata_log(bucket)
         self._tail = tail
@@ -160,8 +161,12 @@ class RowTail:
             table = None
             if wanted is not None and found.extractor == wanted.extractor:
                 table = self._parts.whole(entry, found).table if wanted.full else found.table
+            own = found.schema.remove_metadata()
+            name = (found.extractor, own.serialize().to_pybytes())
             with self._lock:
-                self.schemas.setdefault(found.extractor, []).append(found.schema.remove_metadata())
+                if name not in self._known:
+                    self._known.add(name)
+                    self.schemas.setdefault(found.extractor, []).append(own)
                 if table is not None:
                     self._add(table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from snapengine import Engine, Settings
+from snapengine.archive.planning import row_tail
 from snapengine.archive.roots import S3Root
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, IdentifyingRefused, UsageError
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.row_reading import Joined, extractors_of, joined, row_schema
+from snapengine.row_windows import RowTail
 from tests.archive_house import INSTANTS, House, dynamodb_house, sqlite_house
 from tests.row_answers import read
 from tests.row_house import DICOM, append, play_with_rows, row_answers, rows_of
@@ -194,6 +197,34 @@ def test_where_too_much_has_changed_all_comes_as_batches(
     found = now(local.engine(), identifying=True).settled()
     assert found.files == ()
     assert read(found).to_pylist() == answer.to_pylist()
+
+
+def test_rows_of_the_same_instant_are_told_apart_by_all_columns_whatever_is_asked_for(local: House) -> None:
+    local.round(checkpoint_now=True)
+    engine = local.engine()
+    shown = [v for v in engine.view("scans").versions() if v.key == "ct/03"]
+    for outcome, modality in (("ok", "ZZ"), ("partial", "AA")):
+        local.clock.now += 1000
+        append(local, "dicom", rows_of(shown, DICOM, 9000, Modality=modality, outcome=outcome))
+    epoch = newest(engine)
+    ref = SnapshotRef("scans", "", epoch.time, epoch.number)
+    for columns in (None, ["Spacing"]):
+        found = joined(engine, ref, epoch, "dicom", False, columns)
+        told = pa.Table.from_batches(found.batches()).to_pylist()
+        assert [row["outcome"] for row in told if row["key"] == "ct/03"] == ["ok"], columns
+
+
+def test_schemas_of_the_log_are_kept_once_however_many_entries_have_them(local: House) -> None:
+    engine = local.engine()
+    shown = list(engine.view("scans").versions())
+    for number in range(3):
+        local.clock.now += 1000
+        append(local, "dicom", rows_of(shown[:1], DICOM, 9000 + number))
+    epoch = newest(engine)
+    with ThreadPoolExecutor(2) as pool:
+        tail = RowTail(engine.store, "scans", row_tail(engine.archive("scans"), epoch), None, pool)
+    for schemas in tail.schemas.values():
+        assert len(schemas) == len({schema.serialize().to_pybytes() for schema in schemas})
 
 
 # Files
