@@ -294,11 +294,12 @@ class Reading:
         """The keys in pieces that fit into memory."""
         return self.cut([*self.plan.files, *self.listed()], ROWS_AT_ONCE)
 
-    def cut(self, files: Sequence[ArchiveFile], rows: int) -> list[KeyRange]:
-        """The keys in pieces of some `rows` of the files."""
-        if self.keys == one_key(self.keys.first) or sum(f.rows for f in files) <= rows:
+    def cut(self, files: Sequence[ArchiveFile], rows: int, others: Sequence[Bounds] = ()) -> list[KeyRange]:
+        """The keys in pieces of some `rows` of the files, and of what else there is."""
+        known = sum(f.rows for f in files) + sum(bounds.rows for bounds in others)
+        if self.keys == one_key(self.keys.first) or known <= rows:
             return [self.keys]
-        return split(self.bounds(files), self.keys, rows)
+        return split([*self.bounds(files), *others], self.keys, rows)
 
     def bounds(self, files: Sequence[ArchiveFile]) -> list[Bounds]:
         """Of all row groups that can hold keys of ours; small files count as one."""

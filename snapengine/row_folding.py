@@ -80,7 +80,8 @@ class WholeFold:
         self.schema = shown_schema(self._schema)
 
     def ranges(self, reading: Reading) -> list[KeyRange]:
-        return reading.cut([*reading.plan.files, *reading.listed(), *self._rows.files], RANGE_ROWS)
+        files = [*reading.plan.files, *reading.listed(), *self._rows.files]
+        return reading.cut(files, RANGE_ROWS, self._tail.bounds)
 
     def start(self, keys: KeyRange) -> Callable[[], Finish]:
         view, archived = self._view.start(keys), self._rows.start(keys, self._schema)
@@ -145,7 +146,7 @@ class ChangeFold:
     def ranges(self, reading: Reading) -> list[KeyRange]:
         parts = [*reading.plan.delta, *self._later.parts]
         files = [*reading.plan.side, *reading.listed(), *(f for part in parts for f in part.files)]
-        return reading.cut([*files, *(self._files if self._whole else ())], RANGE_ROWS)
+        return reading.cut([*files, *(self._files if self._whole else ())], RANGE_ROWS, self._tail.bounds)
 
     def start(self, keys: KeyRange) -> Callable[[], Finish]:
         waits = [

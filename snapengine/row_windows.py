@@ -143,8 +143,8 @@ class RowTail:
         self._stack = stack
         finalize(self, stack.close)
         list(pool.map(self._read, sorted(tail)))
-        for sorter in self._sorters.values():
-            sorter.bounds()
+        self.bounds = [bounds for sorter in self._sorters.values() for bounds in sorter.bounds()]
+        """Of what is held, to make ranges of."""
 
     def _read(self, stream: int) -> None:
         after, to = self._tail[stream]

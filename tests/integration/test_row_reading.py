@@ -214,6 +214,26 @@ def test_rows_of_the_same_instant_are_told_apart_by_all_columns_whatever_is_aske
         assert [row["outcome"] for row in told if row["key"] == "ct/03"] == ["ok"], columns
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_many_rows_of_the_log_are_joined_range_by_range(
+    local: House, monkeypatch: pytest.MonkeyPatch, archived: bool
+) -> None:
+    if archived:
+        local.round(checkpoint_now=True)
+    engine = local.engine()
+    shown = list(engine.view("scans").versions())
+    local.clock.now += 1000
+    append(local, "dicom", rows_of(shown, DICOM, 9000, Modality="PT"))
+    answer = read(now(engine, identifying=True))
+    monkeypatch.setattr("snapengine.archive.sorting.BATCH_ROWS", 2)
+    monkeypatch.setattr("snapengine.row_folding.RANGE_ROWS", 2)
+    found = now(engine, identifying=True)
+    sizes = [batch.num_rows for batch in found.settled()._whole()]
+    assert sum(sizes) == len(shown) > 9
+    assert len(sizes) > 3
+    assert read(found).to_pylist() == answer.to_pylist()
+
+
 def test_schemas_of_the_log_are_kept_once_however_many_entries_have_them(local: House) -> None:
     engine = local.engine()
     shown = list(engine.view("scans").versions())
