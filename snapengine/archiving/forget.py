@@ -24,7 +24,7 @@ from snapengine.archiving.leasing import Renew, at_work
 from snapengine.archiving.registry import claim
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BucketNotEnabled, Busy, SchemaTooNew
-from snapengine.forgotten import FORMAT, Forgotten, put_back, read_forgotten, tell
+from snapengine.forgotten import FORMAT, UNITS_AT_ONCE, Forgotten, put_back, read_forgotten, tell
 from snapengine.ports import LogStore
 
 TASK: Final = "forget"
@@ -99,7 +99,14 @@ async def forget(
         async with _at_work(tools, bucket, wait) as renew:
             run = _Run(tools, log, bucket, root, forgotten, renew, show)
             every = asked is not None and asked.conditions
-            return await run.all(asked.near if asked else None, before.number, every=every)
+            near = asked.near if asked and _alone(asked.units, before, forgotten) else None
+            return await run.all(near, before.number, every=every)
+
+
+def _alone(units: Collection[str], before: Forgotten, now: Forgotten) -> bool:
+    """Whether nothing was told in between but these: what another told may be anywhere."""
+    new = len(set(units) - before.units)
+    return now.number == before.number + -(-new // UNITS_AT_ONCE)
 
 
 async def allow_again(tools: ArchiveTools, bucket: str, units: Collection[str]) -> Forgotten:

@@ -20,11 +20,12 @@ from snapengine.archiving import forget as forgetting
 from snapengine.archiving import forget_places, publishing, segments
 from snapengine.archiving.checking import check_archive
 from snapengine.archiving.forget import Asked, forget
+from snapengine.archiving.forget_files import Near
 from snapengine.archiving.leasing import at_work
 from snapengine.archiving.segments import make_segments
 from snapengine.cautions import MetadataMissing
 from snapengine.errors import Busy
-from snapengine.forgotten import Forgotten
+from snapengine.forgotten import Forgotten, tell
 from snapengine.log import EpochCutter, RowWriter
 from snapengine.metadata_codec import encode
 from snapengine.metadata_rows import metadata_log
@@ -91,6 +92,25 @@ def test_it_waits_for_an_archiver_and_says_so_where_it_lasts(tmp_path: Path) -> 
 
     asyncio.run(both())
     assert found(house, (), mark("ct/03", "f-ct/03")) == []
+
+
+def test_what_another_tells_at_the_same_time_is_looked_for_in_the_whole_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = populated(Site(sqlite_house(tmp_path)))
+    known = forgetting._with_the_archives
+
+    async def overtaken(tools: Any, log: Any, bucket: str, root: Any) -> Forgotten:
+        before = await known(tools, log, bucket, root)
+        await tell(log, bucket, "forget", units("ct/03"), house.clock)
+        return before
+
+    asyncio.run(forget(house.engine(), house.bucket, Asked(units("first"))))
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "_with_the_archives", overtaken)
+        asyncio.run(forget(house.engine(), house.bucket, Asked(units("\U0010fffd"), Near(["\U0010fffd"]))))
+    asyncio.run(forget(house.engine(), house.bucket, Asked(units("ct/03"), Near(["ct/03"]))))
+    assert found(house, (tmp_path,), mark("ct/03", "f-ct/03")) == []
 
 
 class Killed(BaseException):
