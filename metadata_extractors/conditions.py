@@ -82,7 +82,10 @@ def _check_expression(where: pc.Expression, schema: pa.Schema) -> list[str]:
         raise UsageError(f"where must be text or a pyarrow expression, not {type(where).__name__}.")
     kind = _type_of(where, schema)
     if isinstance(kind, Exception):
-        raise UsageError(f"where does not fit the columns: {str(kind).splitlines()[0]}")
+        why = str(kind).splitlines()[0]
+        if unknown := re.match(r"No match for FieldRef\.Name\((.*?)\) in ", why):
+            why = f"there is no column {unknown[1]!r}."
+        raise UsageError(f"where does not fit the columns: {why}")
     if kind != pa.bool_():
         raise UsageError(f"where must say yes or no, and gives {kind}: compare it with something.")
     return [

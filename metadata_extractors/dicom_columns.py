@@ -119,7 +119,7 @@ def _column(name: str) -> Column:
             return _derived(_standard(keyword, base), suffix, form)
     if re.fullmatch(r"[0-9A-Fa-f]{3}[13579BDFbdf][0-9A-Fa-f]{4}", name):
         return Column(name.upper(), int(name, 16), "UN", many=False, identifying=is_identifying("", "UN"))
-    raise UsageError(f"{name!r} is no DICOM keyword{_nearest(name)}.")
+    raise UsageError(f"{name!r} is no DICOM keyword{_nearest(name)}")
 
 
 def _standard(keyword: str, tag: int) -> Column:
@@ -137,4 +137,4 @@ def _derived(column: Column, suffix: str, form: Form) -> Column:
 def _nearest(name: str) -> str:
     lowered = {keyword.lower(): keyword for keyword in keyword_dict if keyword}
     close = difflib.get_close_matches(name.lower(), lowered, n=1)
-    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+    return f"; did you mean {lowered[close[0]]!r}?" if close else "."

@@ -324,7 +324,8 @@ def _tell(view: View, question: Question, plan: _Plan, selected: Selected) -> No
     what = f"{question.extractor} metadata" + (f" with {', '.join(plan.further)}" if plan.further else "")
     text = (
         f"{count:,} of {among} of {view} have no row of {what}, so nothing "
-        f"says whether they are meant. `{_how(view, question)}` extracts it; missing='read' reads them now."
+        f"says whether they are meant. `{_how(view, question)}` extracts them, "
+        "unless they are forgotten; missing='read' reads them now."
     )
     if question.missing == "error":
         raise NotYetComplete(text)

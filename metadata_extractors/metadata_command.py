@@ -160,13 +160,13 @@ def _footer(out: Output, view: View, table: Any, file: str | None) -> None:
 
     told = json.loads(table.schema.metadata[b"snapengine"])
     total = sum(told[name] for name in ("matched", "not_matched", "unknown", "without_row"))
-    parts = [f"{told['matched']:,} of {total:,} objects"]
+    where = f" to {printable(file)}" if file else ""
+    parts = [f"{told['matched']:,} of {total:,} objects{where}"]
     parts += [f"{told['unknown']:,} unknown"] if told["unknown"] else []
     parts += [f"{told['read_now']:,} read now"] if told["read_now"] else []
     if bad := sum(told["outcomes"].get(name, 0) for name in ("failed", "timeout")):
         parts.append(f"{bad:,} could not be read")
-    where = f" to {printable(file)}" if file else ""
-    out.note(f"{', '.join(parts)}{where}, in {out.paint_note(printable(view.reference), CYAN)}")
+    out.note(f"{', '.join(parts)}, in {out.paint_note(printable(view.reference), CYAN)}")
     if told["deidentified"]:
         out.note(f"De-identified: {told['deidentified']}.")
     show_completeness(out, view)

@@ -159,5 +159,5 @@ def picked(names: Sequence[str] | None, schema: pa.Schema) -> list[str]:
     for name in found:
         if name not in schema.names:
             near = difflib.get_close_matches(str(name), schema.names, n=1)
-            raise UsageError(f"There is no column {name!r}{f'; did you mean {near[0]!r}?' if near else ''}.")
+            raise UsageError(f"There is no column {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
     return found

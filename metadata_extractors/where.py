@@ -94,8 +94,9 @@ def _refuse(why: str, text: str, place: int | None = None) -> NoReturn:
         start = max(0, place - 30)
         piece = f"{masked[start:place]}⟦here⟧{masked[place : place + 40]}"
         shown = f" At character {place + 1}: {piece!r}."
+    end = "" if why.endswith("?") else "."
     # From None: what DuckDB said has the values of the condition, and a traceback would show it.
-    raise UsageError(f"where must be one SQL expression: {why}.{shown}") from None
+    raise UsageError(f"where must be one SQL expression: {why}{end}{shown}") from None
 
 
 def _mask(quote: re.Match[str]) -> str:

@@ -87,6 +87,7 @@ WHY_CLASSES: Final = {
 
 _CHANGES = "its result changes from call to call or from day to day; write the value itself"
 _MANY_ROWS = "aggregates are of many rows, not of one"
+_LAMBDA = "it takes a lambda, and none may stand in it"
 _OUTSIDE = "it reads files, settings or the system, and only columns are read"
 
 WHY_FUNCTIONS: Final = (
@@ -98,6 +99,7 @@ WHY_FUNCTIONS: Final = (
     (r"(count|sum|avg|min|max|median|mode|first|last|any_value|stddev|var|arg)_?.*", _MANY_ROWS),
     (r"(quantile|approx|bool|bit)_.*|list|array_agg|string_agg|group_concat|histogram", _MANY_ROWS),
     (r"row|struct_pack|map", "a value with fields may not stand in it; compare one column with one value"),
+    (r"(list|array)_(transform|apply|filter|reduce)|apply|filter|reduce", _LAMBDA),
     (r"unnest|generate_series|range|generate_subscripts", "it makes rows"),
     (r"repeat|lpad|rpad|error|sleep.*|factorial|!__postfix", "it may take any memory or time, or fail"),
 )  # fmt: skip

@@ -94,7 +94,9 @@ def test_json_has_the_rows_alone_on_stdout_and_the_warning_on_stderr(call: Call)
 
 
 def test_files_have_all_columns_and_appear_whole(call: Call, tmp_path: Path) -> None:
-    assert call("scans", *WHERE, "--csv", "rows.csv").code == 0
+    done = call("scans", *WHERE, "--csv", "rows.csv")
+    assert done.code == 0
+    assert "2 of 6 objects to rows.csv, in snap://scans@" in done.err
     rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
     assert [(row["key"], row["Modality"], row["PixelSpacing"], row["error"]) for row in rows] == [
         ("ct/1", "CT", "[0.5, 0.5]", ""),
