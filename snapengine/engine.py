@@ -451,14 +451,15 @@ class Engine:
         async def put() -> None:
             async with self.log() as log:
                 await selections.keep(log, ref, rows, self.clock)
-                del self._unkept[ref]
+                self._unkept.pop(ref, None)  # another thread may have kept the same
                 await selections.note(log, ref, chosen, self.clock)
 
         self._unkept[ref] = rows
         in_thread(put())
 
     def selected(self, ref: SnapshotRef) -> pa.Table:
-        return self._unkept[ref] if ref in self._unkept else selections.kept(self.store, ref)
+        unkept = self._unkept.get(ref)
+        return selections.kept(self.store, ref) if unkept is None else unkept
 
     @cached_property
     def _unkept(self) -> dict[SnapshotRef, pa.Table]:
