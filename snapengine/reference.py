@@ -14,8 +14,10 @@ _REFERENCE = re.compile(
     r"(?:~(?P<epoch>[0-9]{1,18}))?(?P<all>~all)?(?:/(?P<prefix>.*))?",
     re.DOTALL,
 )
-_SELECTION = re.compile(r"\?select=(?P<digest>sha256:[0-9a-f]{64})?\Z")
-"""At the end of a reference; an empty one stands after a prefix that would be taken for one itself."""
+_SELECT = "?select="
+_SELECTION = re.compile(r"sha256:[0-9a-f]{64}")
+_NONE = "none"
+"""What is selected by a reference that only has a prefix with `?select=` in it."""
 
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
@@ -51,11 +53,13 @@ def parse_reference(text: str) -> ParsedRef:
     """Read `snap://BUCKET@AT[~EPOCH]/PREFIX` or `snap://BUCKET@START..END[~EPOCH][~all]/PREFIX`.
 
     The prefix is everything after the first slash, to the letter: nothing in it is decoded. A narrowed view's
-    reference has an epoch, and ends in `?select=sha256:…`.
+    reference has an epoch, and ends in `?select=sha256:…`; whatever else stands there is refused.
     """
-    chosen = _SELECTION.search(text)
-    selection = chosen["digest"] or "" if chosen else ""
-    match = _REFERENCE.fullmatch(text[: chosen.start()] if chosen else text)
+    rest, mark, selection = text.rpartition(_SELECT)
+    if mark and selection != _NONE and not _SELECTION.fullmatch(selection):
+        raise BadReference(f"{text!r} is no reference: what is selected is not whole. Copy all of it.")
+    selection = "" if selection == _NONE or not mark else selection
+    match = _REFERENCE.fullmatch(rest if mark else text)
     if not match or bool(match["dots"]) != bool(match["start"]):
         raise BadReference(
             f"{text!r} is no reference. Write snap://BUCKET@TIME/PREFIX, "
@@ -80,6 +84,16 @@ def render_reference(ref: SnapshotRef) -> str:
     """The reference as text. It resolves to the same answer for ever."""
     time = render(ref.at) if ref.start is None else f"{render(ref.start)}..{render(ref.at + 1)}"
     every = "~all" if ref.versions == "all" else ""
-    mark = bool(ref.selection) or bool(_SELECTION.search(ref.prefix))
-    chosen = f"?select={ref.selection}" if mark else ""
-    return f"snap://{ref.bucket}@{time}~{ref.epoch}{every}/{ref.prefix}{chosen}"
+    chosen = ref.selection or (_NONE if _SELECT in ref.prefix else "")
+    end = _SELECT + chosen if chosen else ""
+    return f"snap://{ref.bucket}@{time}~{ref.epoch}{every}/{ref.prefix}{end}"
+
+
+def without_selection(text: str) -> str:
+    """The reference of the view that was narrowed, once or several times."""
+    parsed = parse_reference(text)
+    if not parsed.selection:
+        return text
+    return text.removesuffix(_SELECT + parsed.selection) + (
+        _SELECT + _NONE if _SELECT in parsed.prefix else ""
+    )

@@ -28,7 +28,7 @@ from snapengine.digest import digest_batches
 from snapengine.errors import IdentifyingRefused, LogDamaged, NoSuchSelection, SchemaTooNew
 from snapengine.model import LogEntry, SnapshotRef
 from snapengine.ports import Clock, LogReader, LogStore
-from snapengine.reference import parse_reference, render_reference
+from snapengine.reference import render_reference, without_selection
 
 ROWS: Final = 0
 WHOLE: Final = 1
@@ -271,7 +271,7 @@ async def noted(store: LogStore, reader: LogReader, ref: SnapshotRef) -> list[Ch
     entries = [entry for n in range(1, last + 1) if (entry := await store.get_entry(log, QUERIES, n))]
     base = render_reference(replace(ref, selection=""))
     found = [(entry, chosen_from(entry.payload)) for entry in entries]
-    found = [(entry, chosen) for entry, chosen in found if _base(chosen.of) == base]
+    found = [(entry, chosen) for entry, chosen in found if without_selection(chosen.of) == base]
     hidden: dict[str, str] = {}
     if any(chosen.identifying for _, chosen in found):
         try:
@@ -283,12 +283,6 @@ async def noted(store: LogStore, reader: LogReader, ref: SnapshotRef) -> list[Ch
         Chosen(**(asdict(chosen) | {"query": hidden.get(entry.nonce)})) if chosen.identifying else chosen
         for entry, chosen in found
     ]
-
-
-def _base(reference: str) -> str:
-    """The view that was narrowed, once or several times."""
-    parsed = parse_reference(reference)
-    return reference.removesuffix(f"?select={parsed.selection}") if parsed.selection else reference
 
 
 def chosen_from(payload: bytes) -> Chosen:

@@ -25,7 +25,7 @@ from snapengine.errors import (
     UsageError,
 )
 from snapengine.model import SnapshotRef
-from snapengine.reference import parse_reference, render_reference
+from snapengine.reference import parse_reference, render_reference, without_selection
 from snapengine.selections import chunks, selection_digest
 from tests.seed import T0, enable, engine_at, event, record, removal
 
@@ -315,6 +315,21 @@ def test_whatever_a_prefix_holds_a_reference_says_what_it_means(prefix: str, sel
     text = render_reference(SnapshotRef("scans", prefix, T0, 7, selection=selection))
     parsed = parse_reference(text)
     assert (parsed.prefix, parsed.selection, parsed.epoch) == (prefix, selection, 7)
+    base = parse_reference(without_selection(text))
+    assert (base.prefix, base.selection, base.epoch) == (prefix, "", 7)
+
+
+DIGEST = "sha256:" + "b" * 64
+
+
+@pytest.mark.parametrize(
+    "end",
+    [DIGEST[:length] for length in range(len(DIGEST))]
+    + [f"{DIGEST}.", f"{DIGEST}\n", f"{DIGEST}b", DIGEST.upper(), f" {DIGEST}", "None", "none."],
+)
+def test_a_reference_that_lost_part_of_what_it_selects_is_refused(end: str) -> None:
+    with pytest.raises(BadReference, match="select"):
+        parse_reference(f"snap://scans@2026-11-20T09:00:00.000Z~7/ct/?select={end}")
 
 
 @pytest.mark.parametrize(
