@@ -77,7 +77,7 @@ def extract(
                     engine,
                     bucket,
                     identity(),
-                    at=options.time_input(at or "now"),
+                    at=options.time_input("now" if at is None else at),
                     prefix=prefix or "",
                     extractors=extractor or (),
                     again=again,

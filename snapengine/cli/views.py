@@ -277,7 +277,7 @@ def open_view(
             return engine.open_ref(target, **wanted)
         return engine.view(
             target,
-            options.time_input(at or "now"),
+            options.time_input("now" if at is None else at),
             prefix=prefix or "",
             epoch=options.epoch_input(epoch),
             **wanted,

@@ -438,6 +438,7 @@ NO_CREDENTIALS = {
 @pytest.mark.parametrize(
     ("arguments", "env", "exit_code", "code", "remedy"),
     [
+        (["ls", "scans", "--at", ""], {}, 2, "bad-time", "not a time with a zone"),
         (["ls", "scans", "--at", "2026-11-20T09:00:00"], {}, 2, "bad-time", "Write '2026-11-20T09:00:00Z'"),
         (["ls", "scans", "--at", "9999-01-01"], {}, 2, "future-time", "Use `now`"),
         (["ls", "scans", "--at", "20231114"], {}, 2, "bad-time", "epoch milliseconds"),
