@@ -80,4 +80,6 @@ def _instant(told: str | None, started_at: int) -> int | str:
 def without_credentials(uri: str) -> str:
     """A tracking URI, as it may be kept."""
     parts = urlsplit(uri)
+    if not parts.netloc:  # a path, or SQLite's: their slashes are not to be counted anew
+        return uri.partition("?")[0]
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
 from threading import RLock
@@ -194,8 +195,10 @@ class Notebook:
             job = self._jobs[key] = Job(engine, run, view, own=own, context=context, pin=pin)
         watch_ends()
         job.claim()
-        import snapengine.tracking.facts
-        import snapengine.tracking.telling  # noqa: F401  # here, as a fork must not find a thread importing
+        import snapengine.tracking.facts  # here, as a fork must not find a thread importing
+
+        with suppress(ImportError):  # an MLflow too old for inputs: the job's own import fails, and is told
+            import snapengine.tracking.telling  # noqa: F401
 
         with self._lock:
             try:
