@@ -24,11 +24,30 @@ def warnings_for(facts: BucketFacts) -> Iterator[str]:
         yield from _versioning(facts)
 
 
+def expiring_rules(facts: BucketFacts) -> Iterator[Mapping[str, Any]]:
+    """The enabled lifecycle rules that remove noncurrent versions."""
+    for rule in facts.lifecycle:
+        if rule.get("Status") == "Enabled" and rule.get("NoncurrentVersionExpiration"):
+            yield rule
+
+
+def rule_name(rule: Mapping[str, Any]) -> str:
+    """A lifecycle rule's id, or that it has none."""
+    return str(rule.get("ID", "without an id"))
+
+
+def prefix_of(rule: Mapping[str, Any]) -> str:
+    """Of the keys that a lifecycle rule applies to; it may ask for tags and sizes besides."""
+    chosen = rule.get("Filter", {})
+    chosen = chosen.get("And", chosen)
+    return str(chosen.get("Prefix") or rule.get("Prefix") or "")
+
+
 def _lifecycle(facts: BucketFacts) -> Iterator[str]:
     for rule in facts.lifecycle:
         if rule.get("Status") != "Enabled":
             continue
-        name = f"Lifecycle rule {rule.get('ID', 'without an id')} of bucket {facts.bucket}"
+        name = f"Lifecycle rule {rule_name(rule)} of bucket {facts.bucket}"
         if expiration := rule.get("NoncurrentVersionExpiration"):
             yield (
                 f"DATA LOSS AHEAD: {name} destroys versions {_when(expiration)}{_where(rule)}. Views of "
@@ -52,9 +71,7 @@ def _when(expiration: Mapping[str, Any]) -> str:
 
 
 def _where(rule: Mapping[str, Any]) -> str:
-    chosen = rule.get("Filter", {})
-    chosen = chosen.get("And", chosen)
-    prefix = chosen.get("Prefix") or rule.get("Prefix")
+    prefix = prefix_of(rule)
     return f" (keys below {prefix})" if prefix else ""
 
 

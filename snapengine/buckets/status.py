@@ -13,6 +13,7 @@ from snapengine.buckets.queue_age import OldestAges
 from snapengine.buckets.queues import QueueFacts
 from snapengine.buckets.reading import read_facts
 from snapengine.buckets.refusals import out_of_reach
+from snapengine.buckets.threatened import ThreatenedRuns, threatened_runs
 from snapengine.buckets.tools import Tools
 from snapengine.completeness import settled_until, verified_since
 from snapengine.errors import BucketNotEnabled, BucketUnknown, SnapEngineError
@@ -122,6 +123,8 @@ class BucketStatus:
     watched."""
     archive: ArchiveStatus | None
     """None where there is none."""
+    threatened_runs: ThreatenedRuns | None
+    """None where no lifecycle rule removes noncurrent versions, or the rules could not be read."""
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     """What could not be read, and why."""
@@ -160,6 +163,7 @@ def _status(engine: Tools, config: BucketConfig, oldest: OldestAges) -> BucketSt
         errors.append(str(error))
     changed += drift(facts, queues_read=queues_read) if facts else []
     warnings = list(warnings_for(facts)) if facts else []
+    threatened = threatened_runs(engine, facts, warnings) if facts else None
     if not config.assured and config.baseline_started is not None:
         warnings += not_assured(config, config.baseline_started)
     ages = _ages(oldest, facts, warnings)
@@ -190,6 +194,7 @@ def _status(engine: Tools, config: BucketConfig, oldest: OldestAges) -> BucketSt
         settled_until=settled_until(marks),
         verified_since=verified_since(config.prefix, marks),
         archive=_archive(engine, config),
+        threatened_runs=threatened,
         warnings=tuple(warnings),
         errors=tuple(errors),
     )

@@ -9,7 +9,7 @@ from snapengine.archive.manifest import Archive
 from snapengine.archive.roots import Root
 from snapengine.archive.windows import Reader
 from snapengine.model import Epoch
-from snapengine.ports import Clock, LogReader, LogStore, Registry
+from snapengine.ports import Clock, LogReader, LogStore, Registry, RunNotes
 from snapengine.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 
-class Store(Registry, LogReader, Protocol):
-    """The registry, and the log to read."""
+class Store(Registry, LogReader, RunNotes, Protocol):
+    """The registry, the log to read, and what runs noted."""
 
 
 class Tools(Protocol):
