@@ -68,9 +68,13 @@ class Job:
         if not kept:
             raise LogDamaged(f"The table has {self.note.reference} noted with another digest.")
 
-    def go_on(self) -> None:
-        """Take the steps that are left, each whatever becomes of the others."""
+    def go_on(self, silent: Exception | None = None) -> None:
+        """Take the steps that are left, each whatever becomes of the others; those of MLflow not where its
+        server is known to be `silent`."""
         for name, step in list(self.steps.items()):
+            if silent is not None and name.startswith("MLflow"):
+                self.failed.setdefault(name, silent)
+                continue
             try:
                 step()
             except Exception as error:  # noqa: BLE001  # whatever it is, training goes on; it is told, and tried again
@@ -158,6 +162,11 @@ def _said(error: Exception) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
+def _no_answer(error: Exception) -> bool:
+    """Whether nobody answered: MLflow raises its own error while it handles that of the connection."""
+    return isinstance(error, OSError) or isinstance(error.__context__, OSError)
+
+
 def note_now(engine: Engine, run: Run, view: View, context: str | None) -> RunNote:
     """Note it while the caller waits; raises what keeps it from the table or from MLflow."""
     settled = run.at == view.ref.at and view.ref.epoch == engine.store.agree_on_epoch(
@@ -211,11 +220,14 @@ class Notebook:
         """Wait for what a run (None: any) has noted, and try once more what failed."""
         with self._lock:
             jobs = [job for (_, of, _), job in self._jobs.items() if run_id in {None, of}]
+        silent: dict[str, Exception] = {}  # by tracking URI: MLflow waits minutes for each view otherwise
         for job in jobs:
             if job.coming is not None:
                 job.coming.result()
             if job.steps:
-                job.go_on()
+                job.go_on(silent.get(job.run.uri))
+                if (error := job.failed.get("MLflow")) is not None and _no_answer(error):
+                    silent[job.run.uri] = error
             if (unheld := job.failed.pop("S3", None)) is not None:
                 warn(
                     f"{job.note.reference} is not pinned: {_said(unheld)} Pin it later: "

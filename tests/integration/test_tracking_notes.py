@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +16,6 @@ from snapengine.errors import NoSuchRun, PermissionMissing, Unreachable
 from snapengine.instants import render
 from snapengine.stores.sqlite import SQLiteStore
 from snapengine.tracking import note
-from snapengine.tracking.active import without_credentials
 from snapengine.tracking.noting import Notebook
 from tests.mlflow_house import input_tags_of, inputs_of, tags_of
 from tests.rows_fake import FakeRows, rows_of
@@ -262,32 +260,6 @@ def test_a_tracking_server_that_is_gone_stops_no_training_and_the_table_has_the_
     note(run.info.run_id, snapengine.open_ref(kept.reference))
     assert set(inputs_of(run)) == {"scans"}
     assert tracked_bucket.store.notes_of_run(run.info.run_id) == [kept]
-
-
-def test_an_mlflow_that_is_too_old_for_inputs_stops_no_training(
-    tracked_bucket: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "snapengine.tracking.telling", None)  # its import raises ImportError
-    with pytest.warns(RunNotNoted, match="noted in MLflow"):
-        run, view = trained()
-    (kept,) = tracked_bucket.store.notes_of_run(run.info.run_id)
-    assert (kept.reference, kept.digest) == (view.reference, view.digest())
-    assert inputs_of(run) == {}
-
-
-@pytest.mark.parametrize(
-    ("uri", "kept"),
-    [
-        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
-        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
-        ("file:///data/mlruns", "file:///data/mlruns"),
-        ("./mlruns", "./mlruns"),
-        ("postgresql://user:secret@host/db?password=secret", "postgresql://host/db"),
-        ("https://user:secret@host:5000/a?token=secret#secret", "https://host:5000/a"),
-    ],
-)
-def test_a_tracking_uri_is_kept_as_it_is_but_for_its_credentials(uri: str, kept: str) -> None:
-    assert without_credentials(uri) == kept
 
 
 def _gone(*_: Any, **__: Any) -> None:
