@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial, wraps
 from threading import RLock
@@ -117,7 +117,8 @@ class Job:
     def _tell_tags(self) -> None:
         from snapengine.tracking.telling import tell_tags
 
-        tell_tags(self.run.uri, self.note)
+        with _gate(self.run.uri):
+            tell_tags(self.run.uri, self.note)
 
     def _hold(self, view: View) -> None:
         from snapengine.pinning import pin
@@ -131,7 +132,13 @@ class Job:
 
         self._whole()
         self._tell_tags()
-        tell_input(self.run.uri, self.note, self.context)
+        with _gate(self.run.uri):
+            tell_input(self.run.uri, self.note, self.context)
+
+
+def _gate(uri: str) -> AbstractContextManager[Any]:
+    """For telling MLflow: a store in this process has locks; over HTTP a fork would wait for the server."""
+    return nullcontext() if uri.startswith(("http://", "https://")) else GATE
 
 
 def note_of(run: Run, view: View, *, own: bool, now: int) -> RunNote:

@@ -303,3 +303,44 @@ def test_processes_that_are_forked_while_a_run_lasts_read_its_view(
     assert done.returncode == 0, done.stderr
     (kept,) = tracked_bucket.store.notes_of_run(done.stdout.split()[-1])
     assert kept.objects == 3
+
+
+FORKS = """
+import multiprocessing, time
+import mlflow, snapengine
+
+def load():
+    assert snapengine.view("scans", note=False)["ct/a"].version_id == "v1"
+
+context = multiprocessing.get_context("fork")
+for number in range(5):
+    with mlflow.start_run():
+        snapengine.view("scans")
+        children = [context.Process(target=load, daemon=True) for _ in range(12)]
+        for child in children:  # the note is in another place each time
+            child.start()
+            time.sleep(0.003 * number)
+        for child in children:
+            child.join(30)
+        assert [child.exitcode for child in children] == [0] * 12, number
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_are_forked_while_mlflow_is_told_open_views_of_their_own(
+    tracked_bucket: Engine, tmp_path: Path
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(FORKS)
+    done = subprocess.run(
+        [sys.executable, script],
+        env={
+            **{name: value for name, value in os.environ.items() if name != "MLFLOW_EXPERIMENT_ID"},
+            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
