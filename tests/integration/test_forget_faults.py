@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from metadata_extractors import frame, querying
+from snapengine import forgotten
 from snapengine import log as log_module
 from snapengine.archive.roots import FileRoot
 from snapengine.archiving import forget as forgetting
@@ -231,6 +232,7 @@ def test_what_a_role_without_the_right_left_in_the_log_goes_with_the_archivers_n
     run(house, Asked(units("ct/03")))
     with monkeypatch.context() as patch:
         patch.setattr(log_module, "read_forgotten", _knows_nothing)
+        patch.setattr(forgotten, "read_forgotten", _knows_nothing)
         extract(house, 6000, [("ct/03", "f-ct/03")])
     assert site.left(("ct/03", "f-ct/03"))
     house.clock.now += 600_000

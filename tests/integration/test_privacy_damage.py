@@ -197,7 +197,7 @@ def test_the_command_extract_says_no_value(house: House, role: str, code: int, o
     house.guard.policies["half"] = [{"Version": "2012-10-17", "Statement": [table, audit]}]
     command = [sys.executable, "-X", "dev", "-W", "default", "-m", "snapengine", "--debug", "extract", BUCKET]
     done = subprocess.run(
-        [*command, "--prefix", "lambda/", "--again", "--processes", "1", *options],
+        [*command, "--prefix", "ct/", "--again", "--processes", "1", *options],
         env={**os.environ, **house.environment_of(role)},
         capture_output=True,
         text=True,

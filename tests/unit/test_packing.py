@@ -68,7 +68,8 @@ def texts(pack: Pack) -> list[object]:
 
 
 def test_objects_that_behave_share_a_message_and_a_child(sandbox: Sandbox) -> None:
-    _ = sandbox.faces
+    sandbox.close()
+    alone(sandbox, "hostile", *hostile("well"))
     started = sandbox.started
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "extract", None)
@@ -153,8 +154,8 @@ def test_what_a_reader_raises_stands_in_the_objects_place_and_the_child_goes_on(
             raise TimeoutError("S3")
         return b"swallow".ljust(end, b"\0")
 
-    sandbox.close()  # the next child has served nobody, and so is not replaced for its age
-    _ = sandbox.faces
+    sandbox.close()
+    alone(sandbox, "hostile", *hostile("well"))  # a child that is young, and so is not replaced for its age
     started = sandbox.started
     first, last = hostile("well", "well")
     readers = [first, RangedReader(gone, 100_000), RangedReader(half, 100_000), last]
