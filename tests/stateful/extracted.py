@@ -118,6 +118,18 @@ class ExtractedHistory(ArchivedHistory):
         self._cut()
         self._ask(pick, kind[0])
 
+    @precondition(lambda self: self._made())
+    @step(kind=st.sampled_from(sorted(SCHEMAS)), some=st.lists(drawn, min_size=1, max_size=3), pick=many)
+    def rows_are_archived_and_days_later_let_go(
+        self, kind: tuple[str, str], some: list[Drawn], pick: int
+    ) -> None:
+        self._append(kind, some, 2, pick)
+        self._cut()
+        self.archiver.archive(1000)
+        self.bucket.now += 2 * 86_400_000
+        self.checks.held["let go"] += self.archiver.let_go()
+        self._ask(pick, kind[0])
+
     def _append(self, kind: tuple[str, str], some: list[Drawn], writer: int, pick: int) -> None:
         table = self._rows(kind, some)
         store = self.site.log
