@@ -214,7 +214,7 @@ class Notebook:
         import snapengine.tracking.facts  # here, as a fork must not find a thread importing
 
         with suppress(ImportError):  # an MLflow too old for inputs: the job's own import fails, and is told
-            import snapengine.tracking.telling  # noqa: F401
+            import snapengine.tracking.telling  # noqa: F401  # only to have it loaded
 
         with self._lock:
             try:
