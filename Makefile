@@ -47,7 +47,8 @@ build: setup ## build the wheel and the sdist into dist/
 	$(BIN)/python -m hatchling build
 
 lock: setup ## pin the dependencies again
-	$(BIN)/uv pip compile --quiet --no-emit-index-url --universal --python-version 3.11 --all-extras --group dev --no-emit-package snapengine pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --universal --python-version 3.11 --extra all --group dev --no-emit-package snapengine pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --universal --python-version 3.11 --extra torch --group torch --constraints requirements.txt --no-emit-package snapengine pyproject.toml -o requirements-torch.txt
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .services

@@ -32,7 +32,10 @@ from snapengine.view_rows import FEW_ROWS, BaseSource, Joined, Rows, ViewSource
 if TYPE_CHECKING:
     import pandas as pd
 
+    from snapengine.stores.objects import VersionFacts
+
 _METADATA = "snapengine.metadata"
+_READERS = "snapengine.readers"
 
 
 class WhereOptions(TypedDict, total=False):
@@ -335,6 +338,30 @@ class View(Mapping[str, ObjectVersion]):
             self._note(narrowed)
         return narrowed
 
+    # For other libraries
+
+    @property
+    def fs(self) -> Any:
+        """A read-only fsspec filesystem over the view, whose paths are keys: `readers.fsspec_fs`.
+
+        For `pyarrow`, `zarr`, `dask` and whatever else takes one. Raises `UsageError` without fsspec.
+        """
+        return load_one(_READERS, "fs")(self)
+
+    def client(self) -> Any:
+        """What takes the place of a boto3 S3 client in code that reads, and answers as of this view:
+        `readers.s3_client`. Whatever writes is refused; errors are botocore's own."""
+        return load_one(_READERS, "client")(self)
+
+    def dataset(self, format: str = "parquet", **options: Any) -> Any:  # noqa: A002  # as pyarrow names it
+        """A `pyarrow.dataset.Dataset` over the view's files of one format: `readers.arrow`."""
+        return load_one(_READERS, "dataset")(self, format, **options)
+
+    def to_torch(self, decode: Callable[..., Any] | None = None, **options: Any) -> Any:
+        """A torch dataset of the view's objects, version-pinned: `readers.torch_dataset`, docs/reading.md.
+        Raises `UsageError` where torch is not installed."""
+        return load_one(_READERS, "torch")(self, decode, **options)
+
     # Bytes
 
     def open(self, key: str) -> io.BufferedReader:
@@ -353,6 +380,15 @@ class View(Mapping[str, ObjectVersion]):
         if not 0 <= start <= end:
             raise UsageError(f"No such range of bytes: [{start}, {end}).")
         return self._read(self[key], start, end)
+
+    def read_version(self, version: ObjectVersion, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes `[start, end)` of a version that this view has given, without looking its key up again; fewer
+        where it ends before, and to its end if `end` is None. Raises `VersionGone`, `VersionArchived`, ..."""
+        return self._read(version, start, end)
+
+    def facts(self, version: ObjectVersion) -> VersionFacts:
+        """What S3 says of a version that this view has given, besides its bytes. Raises as reading does."""
+        return self.source.facts(self.bucket, version)
 
     def audit(self) -> Sequence[GoneVersion]:
         """The versions of this view that are gone from S3, since when and why, by all that is known now.
