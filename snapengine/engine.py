@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from snapengine import selections
+from snapengine import kept_views, selections
 from snapengine.archive.manifest import Archive
 from snapengine.archive.manifests import Manifests
 from snapengine.aws_errors import translated
@@ -26,9 +25,8 @@ from snapengine.fold import merge, removal_of
 from snapengine.gone import gone_versions, why
 from snapengine.instants import TimeInput, render, to_millis
 from snapengine.model import Epoch, GoneVersion, Level, ObjectVersion, Snapshot, SnapshotRef
-from snapengine.narrowing import NarrowedSource
 from snapengine.ports import Clock, LogStore
-from snapengine.reference import ParsedRef, checked_bucket, parse_reference
+from snapengine.reference import checked_bucket, parse_reference
 from snapengine.replaying import slice_of_run, view_of_run
 from snapengine.requiring import in_thread, require_level
 from snapengine.resolver import bound, covered, explain, key_history, resolve, resolve_key, resolve_ranges
@@ -166,7 +164,10 @@ class Engine:
         """The bucket as it was at `at` (inclusive), as known at `epoch` (the newest, unless asked for
         another by number or by time). See `snapengine.view`. A prefix is taken `as_it_is` for references."""
         if (name := _snapshot_named(at)) is not None:
-            return self._named(bucket, name, prefix, epoch, require, timeout)
+            if epoch is not None:
+                raise UsageError(f"{at} has an epoch of its own; leave `epoch` out.")
+            kept = self.open_ref(self.snapshot(bucket, name).reference, require=require, timeout=timeout)
+            return self.within(kept, prefix, f"{at}")
         if (run_id := run_named(at)) is not None:
             if epoch is not None:
                 raise UsageError(f"{at} has an epoch of its own; leave `epoch` out.")
@@ -219,61 +220,13 @@ class Engine:
 
     def open_ref(self, reference: str, *, require: Level = "provisional", timeout: float = 300.0) -> View:
         """The view or slice that a `snap://` reference names."""
-        parsed = parse_reference(reference)
-        view = self._whole(parsed, require, timeout)
-        if not parsed.selection:
-            return view
-        ref = replace(view.ref, selection=parsed.selection)
-        only_here = ref in self._unkept
-        rows = self.selected(ref)
-        source = NarrowedSource(self, ref, rows, only_here=only_here)
-        return View(source, ref, self._epoch(ref.bucket, ref.epoch), rows)
-
-    def _whole(self, parsed: ParsedRef, require: Level, timeout: float) -> View:
-        """What a reference names, without what it selects."""
-        if parsed.start is None:
-            return self.view(
-                parsed.bucket,
-                parsed.at,
-                prefix=parsed.prefix,
-                epoch=parsed.epoch,
-                require=require,
-                timeout=timeout,
-                as_it_is=parsed.epoch is not None,
-            )
-        return self.slice(
-            parsed.bucket,
-            parsed.start,
-            parsed.at,
-            prefix=parsed.prefix,
-            epoch=parsed.epoch,
-            versions="all" if parsed.all_versions else "last",
-            require=require,
-            timeout=timeout,
-            as_it_is=parsed.epoch is not None,
-        )
+        return kept_views.open_ref(self, reference, require=require, timeout=timeout)
 
     def name_snapshot(
         self, view: View, name: str, *, creator: str, note: str = "", labels: Mapping[str, str] | None = None
     ) -> Snapshot:
         """Keep a view's reference and digest under a name. Raises `Refused` if the name is taken."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}", name):
-            raise UsageError(
-                f"{name!r} cannot name a snapshot: letters, digits, '.', '_', '/' and '-', at most 255."
-            )
-        snapshot = Snapshot(
-            bucket=view.bucket,
-            name=name,
-            reference=view.reference,
-            digest=view.digest(),
-            created_at=self.clock(),
-            creator=creator,
-            note=note,
-            labels=dict(labels or {}),
-        )
-        if not self.store.put_snapshot(snapshot):
-            raise Refused(f"Bucket {view.bucket} has a snapshot {name} already. Choose another name.")
-        return snapshot
+        return kept_views.name_snapshot(self, view, name, creator=creator, note=note, labels=labels or {})
 
     def snapshot(self, bucket: str, name: str) -> Snapshot:
         """Raises `NoSuchSnapshot`."""
@@ -291,14 +244,6 @@ class Engine:
             parse_reference(self.snapshot(bucket, name).reference).at if name is not None else time, now=now
         )
 
-    def _named(
-        self, bucket: str, name: str, prefix: str, epoch: EpochInput, require: Level, timeout: float
-    ) -> View:
-        if epoch is not None:
-            raise UsageError(f"snapshot:{name} has an epoch of its own; leave `epoch` out.")
-        view = self.open_ref(self.snapshot(bucket, name).reference, require=require, timeout=timeout)
-        return self.within(view, prefix, _SNAPSHOT + name)
-
     def within(self, view: View, prefix: str, name: str) -> View:
         """Of a view that goes by a `name` what is below the prefix; all of it where that is empty."""
         if not prefix or prefix == view.prefix:
@@ -308,7 +253,7 @@ class Engine:
         if view.ref.selection:
             return view.select([key for key in view if key.startswith(prefix)])
         ref = replace(view.ref, prefix=prefix)
-        return View(self, ref, self._epoch(view.bucket, ref.epoch))
+        return View(self, ref, self.epoch(view.bucket, ref.epoch))
 
     def _make(
         self,
@@ -326,7 +271,7 @@ class Engine:
         if not isinstance(prefix, str):
             raise UsageError(f"prefix={prefix!r}: it is text; leave it out for the whole bucket.")
         _, config, cut = self._at_once(
-            lambda: self._checked, lambda: self.store.config(bucket), lambda: self._epoch(bucket, epoch)
+            lambda: self._checked, lambda: self.store.config(bucket), lambda: self.epoch(bucket, epoch)
         )
         if config is None:
             raise BucketNotEnabled(
@@ -355,7 +300,8 @@ class Engine:
         with ThreadPoolExecutor(len(calls), thread_name_prefix="snapengine-ask") as pool:
             return [coming.result() for coming in [pool.submit(call) for call in calls]]
 
-    def _epoch(self, bucket: str, wanted: EpochInput) -> Epoch:
+    def epoch(self, bucket: str, wanted: EpochInput) -> Epoch:
+        """The epoch that is asked for. Raises `NoSuchEpoch`, `BadTime`."""
         found: Epoch | None
         if wanted is None:
             found = self.store.newest_epoch(bucket)
@@ -456,6 +402,10 @@ class Engine:
 
         self._unkept[ref] = rows
         in_thread(put())
+
+    def is_only_here(self, ref: SnapshotRef) -> bool:
+        """Whether this process alone has what a narrowed view's reference selects."""
+        return ref in self._unkept
 
     def selected(self, ref: SnapshotRef) -> pa.Table:
         unkept = self._unkept.get(ref)
