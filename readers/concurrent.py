@@ -39,8 +39,9 @@ Outcome = bytes | Exception
 def read_many(read: Read, wanted: Iterable[Wanted]) -> Iterator[bytes]:
     """The bytes of each, in order, from up to `WORKERS` requests at once for the whole process.
 
-    At most 64 requests run ahead of what is taken, for 256 MiB or one object if that is larger. Raises the first error when
-    its turn comes; what has not begun by then is not read. Do not call it from within a read of its own.
+    At most 64 requests run ahead of what is taken, for 256 MiB or one object if that is larger. Raises the
+    first error when its turn comes; what has not begun by then is not read. Not to be called from within a
+    read: it would wait for itself.
     """
     for outcome in try_many(read, wanted):
         if isinstance(outcome, Exception):
