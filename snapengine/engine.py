@@ -323,9 +323,9 @@ class Engine:
         return resolve(self, ref, epoch)
 
     def batches(
-        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None
+        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None, after: str = ""
     ) -> Iterator[pa.RecordBatch]:
-        for table in resolve_ranges(self, ref, epoch, columns=columns):
+        for table in resolve_ranges(self, ref, epoch, columns=columns, after=after):
             yield from table.to_batches()
 
     def bound(self, ref: SnapshotRef, epoch: Epoch) -> int:

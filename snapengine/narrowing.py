@@ -137,8 +137,11 @@ class NarrowedSource:
         ref: SnapshotRef,
         epoch: Epoch,  # noqa: ARG002  # a selection is of one epoch
         columns: Sequence[str] | None = None,
+        after: str = "",
     ) -> Iterator[pa.RecordBatch]:
         rows = self._below(ref)
+        keys = rows["key"]
+        rows = rows.slice(bisect_right(range(rows.num_rows), after, key=lambda i: keys[i].as_py()))
         yield from rows.select(list(columns or rows.schema.names)).to_batches()
 
     def bound(self, ref: SnapshotRef, epoch: Epoch) -> int:  # noqa: ARG002  # a selection is of one epoch

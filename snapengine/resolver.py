@@ -42,14 +42,20 @@ def resolve_ranges(
     *,
     columns: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
+    after: str = "",
 ) -> Iterator[pa.Table]:
-    """The same in order, range by range of keys, with only the columns asked for.
+    """The same in order, range by range of keys, with only the columns asked for, of the keys after `after`,
+    which is no key beyond the prefix's.
 
     In memory are five ranges (`ROWS_AT_ONCE`), a row group of each file, what of the log no segment has
     taken over, and the versions of some keys; not the bucket.
     """
     schema = view_schema(ref, columns)
-    return by_ranges(sources, ref, epoch, lambda reading: Resolution(reading, ref, schema, only).start)
+
+    def begin(reading: Reading) -> Fold:
+        return Resolution(reading, ref, schema, only).start
+
+    return by_ranges(sources, ref, epoch, begin, keys=after_key(keys_below(ref.prefix), after))
 
 
 def observed_ranges(

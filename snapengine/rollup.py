@@ -27,7 +27,7 @@ def roll_up(batches: Iterable[pa.Array[Any]], prefix: str, delimiter: str) -> tu
     prefixes: list[str] = []
     before = 0
     for keys in batches:
-        row = _end(keys, prefixes[-1], 0) if prefixes else 0
+        row = end_of(keys, prefixes[-1], 0) if prefixes else 0
         while row < len(keys):
             key = keys[row].as_py()
             cut = key.find(delimiter, len(prefix))
@@ -37,7 +37,7 @@ def roll_up(batches: Iterable[pa.Array[Any]], prefix: str, delimiter: str) -> tu
                 row += 1
             else:
                 prefixes.append(key[: cut + len(delimiter)])
-                row = _end(keys, prefixes[-1], row)
+                row = end_of(keys, prefixes[-1], row)
         before += len(keys)
     return objects, prefixes
 
@@ -50,7 +50,7 @@ def range_of(keys: Any, prefix: str) -> tuple[int, int]:
     return first, last
 
 
-def _end(keys: pa.Array[Any], prefix: str, first: int) -> int:
+def end_of(keys: pa.Array[Any], prefix: str, first: int) -> int:
     """The first row from `first` on whose key does not start with `prefix`; none there is below it."""
     low, step = first, 1
     while low + step < len(keys) and keys[low + step].as_py().startswith(prefix):

@@ -79,10 +79,11 @@ class ViewSource(Protocol):
         ...
 
     def batches(
-        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None
+        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None, after: str = ""
     ) -> Iterator[pa.RecordBatch]:
-        """The same in bounded memory: of the columns those asked for, in that order. May be run several
-        times at once, and left before its end."""
+        """The same in bounded memory: of the columns those asked for, in that order, and only of the keys
+        after `after`, which lies below the prefix or before it. May be run several times at once, and left
+        before its end."""
         ...
 
     def bound(self, ref: SnapshotRef, epoch: Epoch) -> int:
@@ -210,22 +211,27 @@ class Rows:
             return None
         return self.whole()
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows in order, at most `BATCH_ROWS` at a time. Raises `UsageError` for a column of none."""
+    def batches(self, columns: Sequence[str] | None = None, after: str = "") -> Iterator[pa.RecordBatch]:
+        """The rows in order, at most `BATCH_ROWS` at a time, of the keys after `after`. Raises `UsageError`
+        for a column of none."""
         names = self.schema.names
         wanted = names if columns is None else list(columns)
         if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(names):
             raise UsageError(
                 f"columns={columns!r}: name one or more of {', '.join(names)}, each of them once."
             )
-        return self._batches(wanted)
+        return self._batches(wanted, after)
 
-    def _batches(self, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, wanted: list[str], after: str) -> Iterator[pa.RecordBatch]:
+        if after > self.ref.prefix and not after.startswith(self.ref.prefix):
+            return
         table = self.few()
         if table is not None:
-            yield from table.select(wanted).to_batches(max_chunksize=BATCH_ROWS)
+            keys = table["key"]
+            first = bisect_right(range(table.num_rows), after, key=lambda row: keys[row].as_py())
+            yield from table.select(wanted).slice(first).to_batches(max_chunksize=BATCH_ROWS)
             return
-        for batch in self.source.batches(self.ref, self.epoch, wanted):
+        for batch in self.source.batches(self.ref, self.epoch, wanted, after):
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.slice(start, BATCH_ROWS)
 

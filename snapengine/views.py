@@ -204,12 +204,15 @@ class View(Mapping[str, ObjectVersion]):
         """All rows, in memory: `snapengine.bulkfold.VIEW_SCHEMA`, and `became` of a slice of all versions."""
         return self._rows.whole()
 
-    def to_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The same rows in order, at most 65,536 at a time and in bounded memory.
+    def to_batches(
+        self, columns: Sequence[str] | None = None, *, prefix: str = "", after: str = ""
+    ) -> Iterator[pa.RecordBatch]:
+        """The same rows in order, at most 65,536 at a time and in bounded memory: with `columns` only those,
+        in that order, and only of the keys that start with `prefix` and come after `after`.
 
-        With `columns` only those, in that order. Raises `UsageError` for one that there is not.
+        Raises `UsageError` for a column that there is not.
         """
-        return self._rows.batches(columns)
+        return self._rows.below(prefix).batches(columns, after)
 
     def rows_if_few(self) -> pa.Table | None:
         """What `to_arrow` gives if that is in memory, or at most 2,000,000 rows; else None."""

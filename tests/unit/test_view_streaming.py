@@ -45,10 +45,11 @@ class Source:
         return self._of(ref)
 
     def batches(
-        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None
+        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None, after: str = ""
     ) -> Iterator[pa.RecordBatch]:
         self.asked.append(("batches", ref.prefix, None if columns is None else tuple(columns)))
         found = self._of(ref)
+        found = found.filter(pc.greater(found["key"], after))
         yield from found.select(columns or found.column_names).to_batches(max_chunksize=self.step)
 
     def bound(self, ref: SnapshotRef, epoch: Epoch) -> int:
@@ -138,6 +139,18 @@ def test_a_level_is_listed_as_s3_does_from_memory_or_not(
         if resolved and not view._source.great:  # type: ignore[attr-defined]  # it is our source
             view.to_arrow()
         assert shown(view.list(prefix, delimiter)) == level(keys, prefix, delimiter)
+
+
+@given(KEY_SETS, KEYS | st.just(""), KEYS | st.just(""), st.sampled_from(["", "a"]), st.booleans())
+def test_rows_are_read_from_any_key_on(
+    keys: set[str], prefix: str, after: str, own: str, resolved: bool
+) -> None:
+    expected = sorted(key for key in keys if key.startswith(own) and key.startswith(prefix) and key > after)
+    for view in both(keys, ref=replace(REF, prefix=own)):
+        if resolved and not view._source.great:  # type: ignore[attr-defined]  # it is our source
+            view.to_arrow()
+        batches = view.to_batches(["key"], prefix=prefix, after=after)
+        assert [key for batch in batches for key in batch["key"].to_pylist()] == expected
 
 
 @given(KEY_SETS, KEYS, KEYS | st.just(""), st.sampled_from(["", "/", "a"]))
@@ -312,7 +325,7 @@ class Endless:
         return self.rows
 
     def batches(
-        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None
+        self, ref: SnapshotRef, epoch: Epoch, columns: Sequence[str] | None = None, after: str = ""
     ) -> Iterator[pa.RecordBatch]:
         self.started, self.peak, self.read = pa.total_allocated_bytes(), 0, 0
         for start in range(0, self.rows, self.step):
