@@ -397,8 +397,8 @@ class Engine:
         async def put() -> None:
             async with self.log() as log:
                 await selections.keep(log, ref, rows, self.clock)
-                self._unkept.pop(ref, None)  # another thread may have kept the same
                 await selections.note(log, ref, chosen, self.clock)
+                self._unkept.pop(ref, None)  # another thread may have kept the same
 
         self._unkept[ref] = rows
         in_thread(put())
@@ -421,7 +421,8 @@ class Engine:
             async with self.log() as log:
                 return await selections.noted(log, self.store, ref)
 
-        return next(iter(in_thread(ask())), None)
+        found = in_thread(ask())
+        return min(found, key=lambda one: one.identifying and one.query is None, default=None)
 
     # The archive
 

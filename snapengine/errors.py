@@ -125,7 +125,7 @@ class NoSuchSnapshot(NotFound):
 
 
 class NoSuchSelection(NotFound):
-    """A narrowed view whose rows this table does not hold."""
+    """A narrowed view whose rows this table does not hold, or holds of another view."""
 
     code = "no-such-selection"
 

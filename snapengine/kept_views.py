@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from snapengine.errors import Refused, UsageError
-from snapengine.model import Level, Snapshot
+import pyarrow as pa
+
+from snapengine import selections
+from snapengine.errors import NoSuchSelection, Refused, UsageError
+from snapengine.model import Level, Snapshot, SnapshotRef
 from snapengine.narrowing import NarrowedSource
-from snapengine.reference import ParsedRef, parse_reference
+from snapengine.reference import ParsedRef, parse_reference, render_reference
 from snapengine.views import View
 
 if TYPE_CHECKING:
     from snapengine.engine import Engine
+
+_SHOWN: Final = 3
+"""Views that a message names."""
 
 
 def open_ref(engine: Engine, reference: str, *, require: Level, timeout: float) -> View:
@@ -26,8 +32,34 @@ def open_ref(engine: Engine, reference: str, *, require: Level, timeout: float) 
     ref = replace(view.ref, selection=parsed.selection)
     only_here = engine.is_only_here(ref)
     rows = engine.selected(ref)
+    if not only_here:
+        _check_base(engine, ref, view, rows)
     source = NarrowedSource(engine, ref, rows, only_here=only_here)
     return View(source, ref, engine.epoch(ref.bucket, ref.epoch), rows)
+
+
+def _check_base(engine: Engine, ref: SnapshotRef, whole: View, rows: pa.Table) -> None:
+    """Raise `NoSuchSelection` unless the rows were chosen from this very view: their digest does not say.
+
+    Where nothing says from which they were, it has to show them.
+    """
+    known: dict[str, None] = {}
+    for base in selections.bases(engine.store, ref):
+        if base == whole.reference:
+            return
+        known[base] = None
+    reference = render_reference(ref)
+    if known:
+        others = " and ".join([*list(known)[:_SHOWN], "others"] if len(known) > _SHOWN else known)
+        raise NoSuchSelection(
+            f"What {reference} selects was not chosen from {whole.reference} but from {others}. Use the "
+            "reference as it was given, or select from that view."
+        )
+    if not whole.shows(rows):
+        raise NoSuchSelection(
+            f"What {reference} selects is not what {whole.reference} shows, and nothing says from which view "
+            "it was chosen. Use the reference as it was given, or select from that view."
+        )
 
 
 def _whole(engine: Engine, parsed: ParsedRef, require: Level, timeout: float) -> View:

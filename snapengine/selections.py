@@ -39,6 +39,8 @@ CHUNK_BYTES: Final = 300_000
 """Of rows uncompressed, so that whatever they are an entry fits into an item of DynamoDB (400 KB)."""
 
 _FORMAT: Final = 1
+_LAST: Final = 10**12 - 1
+"""No entry has a greater number."""
 _AT_ONCE: Final = 16
 _ROW_BYTES: Final = 48
 """Numbers, offsets and the like."""
@@ -225,13 +227,15 @@ def _decoded(payload: bytes) -> pa.Table:
 
 async def note(store: LogStore, ref: SnapshotRef, chosen: Chosen, clock: Clock) -> None:
     """Keep how a selection came to be, once. A condition over identifying columns is kept apart, as they are;
-    where the store does not take it there, it is not kept, and a warning says so.
+    where the store does not take it there, all else is kept without it, and a warning says so.
 
     Two who note the same at the same time may note it twice, which tells nothing else.
     """
     try:
         await put_note(store, ref.bucket, ref.selection, chosen, note_nonce(chosen), clock)
     except IdentifyingRefused as refused:
+        bare = replace(chosen, query=None)
+        await put_note(store, ref.bucket, ref.selection, bare, note_nonce(bare), clock)
         text = f"The condition that gave {render_reference(ref)} was not kept with it: {refused}"
         caution(text, SelectionNotKept)
 
@@ -283,6 +287,15 @@ async def noted(store: LogStore, reader: LogReader, ref: SnapshotRef) -> list[Ch
         Chosen(**(asdict(chosen) | {"query": hidden.get(entry.nonce)})) if chosen.identifying else chosen
         for entry, chosen in found
     ]
+
+
+def bases(store: LogReader, ref: SnapshotRef) -> Iterator[str]:
+    """The references of the views from which a selection was chosen, one for each note of it."""
+    try:
+        for entry in store.entries(selection_log(ref.bucket, ref.selection), QUERIES, 0, _LAST):
+            yield without_selection(chosen_from(entry.payload).of)
+    except LogDamaged:  # there are no more: a reader does not know how many
+        return
 
 
 def chosen_from(payload: bytes) -> Chosen:

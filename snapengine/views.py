@@ -290,6 +290,14 @@ class View(Mapping[str, ObjectVersion]):
         rows = pick(self._rows.of_keys(keys), keys, versions, self.reference)
         return self._narrowed(rows, Chosen(self.reference))
 
+    def shows(self, rows: pa.Table) -> bool:
+        """Whether these are, to the letter, the view's own rows of their keys."""
+        keys = rows["key"].combine_chunks()
+        try:
+            return bool(pick(self._rows.of_keys(keys), keys, None, self.reference).equals(rows))
+        except NoSuchKey:
+            return False
+
     @property
     def query(self) -> str | None:
         """The condition by which the view was narrowed; None if it was not, or not by one."""
