@@ -215,6 +215,7 @@ def _over_files(
             files = _Files(connection, paths, shape, scope)
             skipping = text is not None and not tally.asked.transformed_first
             chosen = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)") if skipping else None
+            plain = text is not None and skipping and not tally.asked.numbers and _plain(files, text)
             settled = joined.settled()
             if not settled.files:
                 return settled
@@ -225,7 +226,10 @@ def _over_files(
                 return settled
             answer = pa.schema([shape.field(name) for name in columns])
             tally.keep(_standing(chosen, settled).cast(answer))
-            tally.count(_numbers(files, text, len(tally), all_of_them=tally.asked.numbers))
+            if plain:
+                tally.count([(USUAL[0], True, len(tally))])
+            else:
+                tally.count(_numbers(files, text, len(tally), all_of_them=tally.asked.numbers))
             if without is not None:
                 without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
         except the_duckdb().Error as error:
@@ -242,18 +246,26 @@ def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(joined.changed, pa.string()))))
 
 
+def _plain(files: _Files, text: str) -> bool:
+    """Whether all rows, also of keys that have changed, are chosen or plainly ruled out. Keys, which take
+    longest, are not read for it."""
+    look = f"SELECT count(*) FROM {files.relation} WHERE {_left_over(text)}"  # noqa: S608  # as below
+    return files.connection.execute(look).fetchall() == [(0,)]
+
+
+def _left_over(text: str) -> str:
+    """Neither chosen nor plainly ruled out."""
+    usual = ", ".join(map(literal, USUAL))
+    return f"outcome IS NULL OR outcome NOT IN ({usual}) OR (\n{text}\n) IS NULL"
+
+
 def _numbers(
     files: _Files, text: str, chosen: int, *, all_of_them: bool
 ) -> list[tuple[str | None, bool | None, int]]:
     """Numbers by outcome and verdict; unless all are wanted without the rows that are plainly ruled out."""
-    usual = ", ".join(map(literal, USUAL))
-    verdict = f"(\n{text}\n)"
-    where = "true" if all_of_them else f"outcome IS NULL OR outcome NOT IN ({usual}) OR {verdict} IS NULL"
-    look = f"SELECT count(*) FROM {files.relation} WHERE {where}"  # noqa: S608  # as below; keys, which take longest, are not read for it
-    if not all_of_them and files.connection.execute(look).fetchall() == [(0,)]:
-        return [(USUAL[0], True, chosen)]
-    query = f"SELECT outcome, {verdict} AS verdict, count(*) FROM {files.standing} WHERE {where} GROUP BY ALL"  # noqa: S608  # names are quoted, the condition was checked
-    found = files.connection.execute(query).fetchall()
+    where = "true" if all_of_them else _left_over(text)
+    counted = f"SELECT outcome, (\n{text}\n) AS verdict, count(*) FROM {files.standing} WHERE {where}"  # noqa: S608  # as above
+    found = files.connection.execute(f"{counted} GROUP BY ALL").fetchall()
     if all_of_them:
         return found
     told = sum(count for outcome, true, count in found if outcome is not None and true)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import secrets
 import struct
@@ -22,6 +23,8 @@ from snapengine.archive.writing import BLOCK, BLOCKS
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, PermissionMissing, SnapEngineError
 
 _AT_ONCE = 4
+_CHECKED_AT_ONCE = 4 * BLOCK
+"""Bytes, so few that they stay in the processor's cache, and their memory is not asked for anew."""
 
 
 def fetch(root: Root, file: ArchiveFile, path: Path) -> None:
@@ -76,18 +79,22 @@ def check_blocks(path: Path, file: ArchiveFile, name: str, columns: Sequence[str
         metadata = pq.read_metadata(pa.BufferReader(footer))
         packed = base64.b64decode(metadata.metadata[BLOCKS])
         sums = struct.unpack(f"<{len(packed) // 4}I", packed)
-        for piece in pieces_of(metadata, range(metadata.num_row_groups), columns, end, BLOCK):
-            if (block := _wrong_block(handle, piece, sums)) is not None:
+        buffer = memoryview(bytearray(_CHECKED_AT_ONCE))
+        for piece in pieces_of(metadata, range(metadata.num_row_groups), columns, end, BLOCK, gap=0):
+            if (block := _wrong_block(opened, piece, sums, buffer)) is not None:
                 raise ArchiveDamaged(_damaged(name, f"was altered near byte {block * BLOCK}"))
 
 
-def _wrong_block(handle: int, piece: Piece, sums: Sequence[int]) -> int | None:
-    for start in range(piece.start, piece.end, REQUEST):
-        data = memoryview(os.pread(handle, min(REQUEST, piece.end - start), start))
-        for at in range(0, len(data), BLOCK):
+def _wrong_block(file: io.FileIO, piece: Piece, sums: Sequence[int], buffer: memoryview) -> int | None:
+    file.seek(piece.start)
+    for start in range(piece.start, piece.end, len(buffer)):
+        count = file.readinto(buffer[: piece.end - start])
+        for at in range(0, count, BLOCK):
             block = (start + at) // BLOCK
-            if zlib.crc32(data[at : at + BLOCK]) != sums[block]:
+            if zlib.crc32(buffer[at : min(at + BLOCK, count)]) != sums[block]:
                 return block
+        if count < min(len(buffer), piece.end - start):
+            return (start + count) // BLOCK
     return None
 
 

@@ -22,10 +22,11 @@ class Piece(NamedTuple):
 
 
 def pieces_of(
-    metadata: Any, groups: Iterable[int], columns: Iterable[str], end: int, block: int
+    metadata: Any, groups: Iterable[int], columns: Iterable[str], end: int, block: int, gap: int = GAP
 ) -> list[Piece]:
     """The pieces that hold the columns of these row groups, in order: whole blocks of `block` bytes, and no
-    piece of two groups, so that another choice of groups finds them in a cache. `end`: of the last block."""
+    piece of two groups, so that another choice of groups finds them in a cache. `end`: of the last block;
+    `gap`: as for `merged`."""
     wanted = set(columns)
     pieces: list[Piece] = []
     for index in sorted(set(groups)):
@@ -33,7 +34,7 @@ def pieces_of(
         chunks = [group.column(i) for i in range(group.num_columns)]
         ranges = [_range(c) for c in chunks if c.path_in_schema.partition(".")[0] in wanted]
         aligned = [Piece(a - a % block, min(b + -b % block, end)) for a, b in sorted(ranges)]
-        pieces += merged(aligned, GAP, None)
+        pieces += merged(aligned, gap, None)
     return pieces
 
 
