@@ -106,7 +106,7 @@ class S3Objects:
         except (ClientError, BotoCoreError) as error:
             if version.size is None and isinstance(error, ClientError) and code_of(error) == "InvalidRange":
                 return b""  # the object, whose size nobody told, ends before `start`
-            raise _translate(error, bucket, version) from error
+            raise refusal_of(error, bucket, version) from error
         expected = stop - start if stop is not None and version.size is not None else len(data)
         if len(data) != expected:
             raise BytesUnavailable(
@@ -123,8 +123,8 @@ class S3Objects:
 
         S3 answers HEAD without a body: a denial, and without `s3:ListBucket` also an absence, is a bare 403.
         """
-        reply = self._head(bucket, version)
-        return StoredVersion(reply["ETag"].strip('"'), reply["ContentLength"], _archive(reply))
+        reply = self.described(bucket, version)
+        return StoredVersion(reply["ETag"].strip('"'), reply["ContentLength"], archived_in(reply))
 
     def facts(self, bucket: str, version: ObjectVersion) -> VersionFacts:
         """Headers, user metadata and tags of that version. Raises as `read` does; an archived version has
@@ -133,10 +133,10 @@ class S3Objects:
         The id `null` is used again and again: it is asked for by its ETag, and once more after the tags, for
         which S3 takes no condition. Of a successor with the same bytes the time tells.
         """
-        reply = self._head(bucket, version, same=True)
+        reply = self.described(bucket, version, same=True)
         tags = self._tags(bucket, version)
         if version.version_id == NULL_VERSION:
-            self._head(bucket, version, same=True)
+            self.described(bucket, version, same=True)
         return VersionFacts(
             size=reply["ContentLength"],
             last_modified=_millis(reply["LastModified"]),
@@ -145,16 +145,22 @@ class S3Objects:
             tags=tags,
         )
 
-    def _head(self, bucket: str, version: ObjectVersion, *, same: bool = False) -> Mapping[str, Any]:
-        """`same`: only if a null version is still the one that is meant."""
+    def described(
+        self, bucket: str, version: ObjectVersion, *, same: bool = False, **options: Any
+    ) -> Mapping[str, Any]:
+        """The reply to HEAD of that version, with more `options` of the client's. Raises as `read` does.
+
+        `same`: only if a null version is still the one that is meant.
+        """
         null = version.version_id == NULL_VERSION
-        options: dict[str, Any] = {"IfMatch": f'"{version.etag}"'} if same and null and version.etag else {}
+        if same and null and version.etag:
+            options["IfMatch"] = f'"{version.etag}"'
         try:
             reply: Mapping[str, Any] = self._client.head_object(
                 Bucket=bucket, Key=version.key, VersionId=version.version_id, **options
             )
         except (ClientError, BotoCoreError) as error:
-            raise _translate(error, bucket, version) from error
+            raise refusal_of(error, bucket, version) from error
         if same and null and _millis(reply["LastModified"]) > version.event_time + _SUCCESSOR_MS:
             raise _gone(bucket, version)
         return reply
@@ -165,7 +171,7 @@ class S3Objects:
                 Bucket=bucket, Key=version.key, VersionId=version.version_id
             )
         except (ClientError, BotoCoreError) as error:
-            translated = _translate(error, bucket, version)
+            translated = refusal_of(error, bucket, version)
             # A right of its own (s3:GetObjectVersionTagging); some servers give none of archived versions.
             if isinstance(translated, PermissionMissing | VersionArchived):
                 return None
@@ -173,8 +179,11 @@ class S3Objects:
         return {tag["Key"]: tag["Value"] for tag in reply.get("TagSet", [])}
 
 
-def _archive(reply: Mapping[str, Any]) -> str | None:
-    """Source: S3 API Reference, HeadObject, `x-amz-archive-status`, `x-amz-restore`."""
+def archived_in(reply: Mapping[str, Any]) -> str | None:
+    """The archive that a version must be restored from before it can be read, by a reply to HEAD; or None.
+
+    Source: S3 API Reference, HeadObject, `x-amz-archive-status`, `x-amz-restore`.
+    """
     if status := reply.get("ArchiveStatus"):  # of Intelligent-Tiering
         return str(status)
     storage_class = reply.get("StorageClass")
@@ -195,7 +204,8 @@ def _gone(bucket: str, version: ObjectVersion) -> VersionGone:
     )
 
 
-def _translate(error: ClientError | BotoCoreError, bucket: str, version: ObjectVersion) -> SnapEngineError:
+def refusal_of(error: ClientError | BotoCoreError, bucket: str, version: ObjectVersion) -> SnapEngineError:
+    """Our error for one that S3 gave to whoever asked for a version."""
     name = f"s3://{bucket}/{version.key} version {version.version_id}"
     code = code_of(error) if isinstance(error, ClientError) else ""
     if code in _GONE:
