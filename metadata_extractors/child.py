@@ -25,8 +25,8 @@ import pyarrow as pa
 from metadata_extractors.base import BudgetSpent, Extraction, Extractor, ObjectFacts
 from metadata_extractors.packs import Asked, answered, batch_of, kept, read
 from metadata_extractors.ranged import FIRST_BYTES, RangedReader, extract_from
-from metadata_extractors.registry import checked
 from metadata_extractors.wire import DATA, EXTRACT, FACTS, PACK, READ, READY, RESULT, SETUP, Closed, Wire
+from snapengine.extractor_check import checked
 from snapengine.further_columns import Widened, extractor_of, further_of
 
 _MOST: Final = 64 * 1024 * 1024

@@ -8,13 +8,12 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from metadata_extractors.base import Extractor, ExtractorFactory
-from snapengine.errors import BadData, UsageError
+from snapengine.errors import UsageError
+from snapengine.extractor_check import checked
 
 GROUP: Final = "snapengine.extractors"
 EXTRAS: Final = {"dicom": "dicom", "images": "images", "nifti": "nifti"}
 """What must be installed for those of ours that need more than snapengine does."""
-RESERVED: Final = frozenset({"key", "version_id", "size", "event_time", "outcome", "error"})
-"""Columns that every row has."""
 
 
 def extractors() -> dict[str, ExtractorFactory]:
@@ -68,32 +67,6 @@ def find_entry_point(name: str) -> EntryPoint:
             return entry_point
     names = ", ".join(sorted({entry_point.name for entry_point in _entry_points()})) or "none"
     raise UsageError(f"There is no extractor {name!r}. Installed: {names}.")
-
-
-def checked(extractor: Extractor, name: str) -> Extractor:
-    """The extractor, if it is what `Extractor` says. Raises `UsageError` that names what is wrong."""
-    if extractor.name != name:
-        raise UsageError(f"The extractor {name!r} calls itself {extractor.name!r}; one name is needed.")
-    if not extractor.version:
-        raise UsageError(f"The extractor {name!r} has no version.")
-    from snapengine.metadata_codec import encode  # pyarrow, which a list of names does without
-    from snapengine.metadata_rows import row_schema
-
-    seen = set(RESERVED)
-    for field in extractor.schema:
-        metadata = field.metadata or {}
-        if field.name in seen:
-            raise UsageError(f"The extractor {name!r} has a second column {field.name!r}.")
-        if metadata.get(b"identifying") not in {b"true", b"false"}:
-            raise UsageError(f"{name!r} does not say whether its column {field.name!r} is identifying.")
-        if not (metadata.get(b"source") or metadata.get(b"tag")):
-            raise UsageError(f"{name!r} does not say the source of its column {field.name!r}.")
-        seen.add(field.name)
-    try:
-        encode(name, row_schema(extractor.schema).empty_table())
-    except BadData as error:
-        raise UsageError(f"Rows of the extractor {name!r} could not be stored: {error}") from error
-    return extractor
 
 
 def _loaded() -> Iterator[tuple[EntryPoint, ExtractorFactory]]:

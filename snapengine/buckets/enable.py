@@ -15,7 +15,7 @@ from snapengine.buckets.baseline import BaselineProgress, BaselineReport, run_ba
 from snapengine.buckets.clock import ServerClock
 from snapengine.buckets.extraction import STILL_HOLDS
 from snapengine.buckets.facts import GAP, BucketFacts, queue_arns, settings_of
-from snapengine.buckets.further import check_installed, checked_columns
+from snapengine.buckets.further import check_extractors, checked_columns
 from snapengine.buckets.listing import PAGE_SIZE
 from snapengine.buckets.notification import Pause, set_rule
 from snapengine.buckets.plan import make_plan
@@ -58,9 +58,9 @@ class Enabled:
 
 def plan_enable(engine: Tools, bucket: str, wanted: Wanted | None = None) -> Plan:
     """What `enable-bucket` would do. Changes nothing. Raises as `read_facts`, and `UsageError` for extractors
-    that are not installed and columns that they do not know; a plan may hold refusals."""
+    that are not installed or cannot be used, and columns that they do not know; a plan may hold refusals."""
     wanted = wanted or Wanted()
-    check_installed(wanted.extract or ())
+    check_extractors(wanted.extract or ())
     if wanted.columns:
         columns = {name: checked_columns(name, further) for name, further in wanted.columns.items()}
         wanted = replace(wanted, columns=columns)

@@ -84,8 +84,14 @@ def _words(before: tuple[str, ...], after: tuple[str, ...]) -> str:
 
 
 def extraction_warnings(facts: BucketFacts, wanted: Wanted) -> Iterator[str]:
-    """What extraction that begins leaves out."""
+    """What extraction that begins leaves out, and what is lost with an extractor."""
     config, extractors = facts.config, extractors_of(facts, wanted)
+    for name, columns in (config.extractor_columns if config else {}).items():
+        if name not in extractors and columns:
+            yield (
+                f"{name} is to extract no more, and loses its further columns. To keep both, name it with "
+                f"the others; to have them again later, give `--columns {name}={','.join(columns)}` with it."
+            )
     before = set(config.extractors if config else ())
     changed = set(uses(extractors, columns_of(facts, wanted))) - set(uses_of(config) if config else ())
     if any(extractor_of(use) in before for use in changed):

@@ -1,4 +1,4 @@
-"""What `enable-bucket` asks an extractor about the columns that it is to fill beside its usual ones."""
+"""What `enable-bucket` asks extractors: whether they can be used, and about further columns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from snapengine.errors import BadData, UsageError
+from snapengine.extractor_check import checked
 from snapengine.further_columns import Widened
 from snapengine.metadata_codec import MAX_ROW_BYTES, encode
 from snapengine.metadata_rows import row_schema
@@ -15,7 +16,22 @@ EXTRACTORS: Final = "snapengine.extractors"
 """The group of entry points by which packages bring extractors."""
 
 
-def check_installed(extractors: Sequence[str]) -> None:
+def check_extractors(extractors: Sequence[str]) -> None:
+    """Raises `UsageError` for one that is not installed, or cannot be used."""
+    _check_installed(extractors)
+    for name in extractors:
+        try:
+            checked(load_one(EXTRACTORS, name)(None), name)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"The extractor {name!r} cannot be used: {type(error).__name__}: {error}. Reinstall or "
+                "remove the package that brings it."
+            ) from error
+
+
+def _check_installed(extractors: Sequence[str]) -> None:
     """Raises `UsageError` for one that is not. None is loaded."""
     there = installed(EXTRACTORS) if extractors else []
     for name in extractors:
@@ -31,7 +47,7 @@ def checked_columns(extractor: str, further: Sequence[str]) -> tuple[str, ...]:
     does not know, that cannot stand in a row, or for more than a row has room for."""
     if not further:
         return ()
-    check_installed([extractor])
+    _check_installed([extractor])
     try:
         widened = Widened(load_one(EXTRACTORS, extractor), further)
         packed = encode(extractor, row_schema(widened.schema).empty_table())

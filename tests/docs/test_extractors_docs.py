@@ -13,8 +13,9 @@ import pytest
 from metadata_extractors.base import Extractor
 from metadata_extractors.dicom_header import MAX_INFLATED_BYTES
 from metadata_extractors.ranged import MAX_REQUESTS, RangedReader, extract_from
-from metadata_extractors.registry import GROUP, checked
+from metadata_extractors.registry import GROUP
 from metadata_extractors.sandbox import ExtractorSpec, Limits, Sandbox
+from snapengine.extractor_check import checked
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extractors.md").read_text()
 

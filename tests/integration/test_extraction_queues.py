@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,7 +27,7 @@ from snapengine.buckets.steps import MakeQueue, SetQueue, Wanted
 from snapengine.cli.main import run
 from snapengine.devcloud import DevCloud
 from snapengine.engine import Engine
-from snapengine.errors import PermissionMissing, UsageError
+from snapengine.errors import PermissionMissing
 from snapengine.extraction_tasks import Task, parse_tasks
 from snapengine.metadata_codec import decode
 from snapengine.metadata_rows import metadata_log
@@ -123,27 +122,6 @@ async def test_where_aws_denies_the_queue_nothing_of_extraction_is_left(site: Si
     with pytest.raises(PermissionMissing, match="Nothing is left changed"):
         carry_out(site.engine, site.plan(**DICOM), pause=no_pause)
     assert site.state() == before
-
-
-@pytest.mark.parametrize("extractors", [("dicon",), ("dicom", "dicon")])
-def test_an_extractor_that_is_not_installed_is_refused_before_anything_is_looked_at(
-    site: Site, extractors: tuple[str, ...]
-) -> None:
-    calls: list[str] = []
-    for client in site.clients():
-        client.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
-    with pytest.raises(UsageError, match=r"no extractor 'dicon'.*dicom, images"):
-        site.plan(extract=extractors)
-    assert calls == []
-
-
-async def test_an_extractor_of_another_package_is_taken_by_its_name_and_not_loaded(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = EntryPoint("safetensors", "a_package_that_would_fail:Extractor", "snapengine.extractors")
-    monkeypatch.setattr("snapengine.plugins.entry_points", lambda **_: EntryPoints([theirs]))
-    await site.enable(extract=("safetensors",))
-    assert site.config().extractors == ("safetensors",)
 
 
 async def test_a_bucket_without_extraction_has_nothing_of_it_looked_at(site: Site) -> None:

@@ -92,6 +92,20 @@ def test_fewer_extractors_leave_nothing_to_catch_up_with() -> None:
     assert (codes(plan), plan.warnings) == (["set-extraction"], ())
 
 
+@pytest.mark.parametrize("extract", [("images",), ()])
+def test_an_extractor_that_is_left_out_loses_its_further_columns_and_a_warning_says_so(
+    extract: tuple[str, ...],
+) -> None:
+    facts = extracting("dicom", "images")
+    assert facts.config
+    config = replace(facts.config, extractor_columns={"dicom": ("FilterType", "00091001")})
+    plan = make_plan(replace(facts, config=config), Wanted(extract=extract))
+    assert "dicom is to extract no more, and loses its further columns" in plan.warnings[0]
+    assert "--columns dicom=FilterType,00091001" in plan.warnings[0]
+    kept = make_plan(replace(facts, config=config), Wanted(extract=("images", "dicom")))
+    assert not any("loses" in warning for warning in kept.warnings)
+
+
 def test_ending_it_unregisters_first_and_then_lets_the_queues_go() -> None:
     plan = make_plan(extracting(), Wanted(extract=()))
     assert codes(plan) == ["set-extraction", "delete-queue", "delete-queue"]

@@ -18,9 +18,10 @@ import pytest
 from metadata_extractors import registry
 from metadata_extractors.base import column
 from metadata_extractors.dicom import DicomExtractor
-from metadata_extractors.registry import checked, extractor_factory, extractors, make_extractors
+from metadata_extractors.registry import extractor_factory, extractors, make_extractors
 from snapengine import Engine, View
 from snapengine.errors import PermissionMissing, Unreachable, UsageError, VersionArchived, VersionGone
+from snapengine.extractor_check import checked
 from snapengine.model import ObjectVersion
 from snapengine.stores.objects import VersionFacts
 from tests.dicom_files import dicom
