@@ -24,7 +24,6 @@ from snapengine.model import Completeness, Epoch, GoneVersion, ObjectVersion, Sn
 from snapengine.narrowing import NarrowedSource, pick, wanted_objects
 from snapengine.plugins import load_one
 from snapengine.reference import render_reference
-from snapengine.row_bytes import COLUMNS
 from snapengine.selections import Chosen, selection_digest
 from snapengine.version_file import VersionFile
 from snapengine.view_rows import FEW_ROWS, BaseSource, Joined, Rows, ViewSource
@@ -198,6 +197,11 @@ class View(Mapping[str, ObjectVersion]):
             return Listing(list(rows.versions()), [])
         return Listing(*rows.level(prefix, delimiter))
 
+    def keys_below(self, prefix: str) -> Iterator[str]:
+        """The keys that start with `prefix`, in order: what `list` gives, without the rest of the rows."""
+        batches = self._rows.below(prefix).batches(["key"])
+        return (key for batch in batches for key in batch.column(0).to_pylist())
+
     # As data
 
     def to_arrow(self) -> pa.Table:
@@ -237,7 +241,7 @@ class View(Mapping[str, ObjectVersion]):
 
     def digest(self) -> str:
         """`sha256:<hex>` over keys, version ids, ETags and sizes. Equal digests mean equal data."""
-        return digest_batches(self.to_batches(COLUMNS))
+        return digest_batches(self._rows.to_digest())
 
     def diff(self, other: View) -> Diff:
         """What changed from this view to the other: keys added, removed, and with another version."""

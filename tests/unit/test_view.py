@@ -139,6 +139,8 @@ def test_list_rolls_up_common_prefixes_as_s3_does(engine: Engine) -> None:
     assert [o.key for o in view.list("b/2").objects] == ["b/2/x", "b/2/y"]
     assert view.list("nothing").objects == []
     assert view.list("c", delimiter="/d").prefixes == ["c/d"]
+    assert list(view.keys_below("b/2")) == ["b/2/x", "b/2/y"]
+    assert list(view.keys_below("nothing")) == []
 
 
 def test_the_digest_is_the_one_that_the_contract_spells_out(engine: Engine) -> None:
