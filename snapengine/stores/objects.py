@@ -161,8 +161,8 @@ class S3Objects:
             )
         except (ClientError, BotoCoreError) as error:
             raise refusal_of(error, bucket, version) from error
-        if same and null and _millis(reply["LastModified"]) > version.event_time + _SUCCESSOR_MS:
-            raise _gone(bucket, version)
+        if same and is_successor(version, reply["LastModified"]):
+            raise gone(bucket, version)
         return reply
 
     def _tags(self, bucket: str, version: ObjectVersion) -> dict[str, str] | None:
@@ -195,7 +195,13 @@ def _millis(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _gone(bucket: str, version: ObjectVersion) -> VersionGone:
+def is_successor(version: ObjectVersion, last_modified: datetime) -> bool:
+    """Whether what S3 has under the id of a null version was modified after that version: it is another."""
+    late = _millis(last_modified) > version.event_time + _SUCCESSOR_MS
+    return late and version.version_id == NULL_VERSION
+
+
+def gone(bucket: str, version: ObjectVersion) -> VersionGone:
     return VersionGone(
         f"s3://{bucket}/{version.key} version {version.version_id} is gone from S3: it was removed for good, "
         "or overwritten, after the view's instant.",
@@ -209,7 +215,7 @@ def refusal_of(error: ClientError | BotoCoreError, bucket: str, version: ObjectV
     name = f"s3://{bucket}/{version.key} version {version.version_id}"
     code = code_of(error) if isinstance(error, ClientError) else ""
     if code in _GONE:
-        return _gone(bucket, version)
+        return gone(bucket, version)
     if code == "InvalidObjectState":
         return VersionArchived(
             f"{name} is in an archived storage class. Restore it (RestoreObject with this version id) "
