@@ -416,13 +416,13 @@ class View(Mapping[str, ObjectVersion]):
         try:
             return self._source.read(self.bucket, version, start, end)
         except VersionGone as gone:
-            removal = self._why_gone(version)
+            removal = self.why_gone(version)
             if removal is None:
                 raise
             raise VersionGone(f"{gone} {removal}", version.key, version.version_id) from gone
 
-    def _why_gone(self, version: ObjectVersion) -> str | None:
-        """The log's word on it. That it cannot be asked must not hide that the version is gone."""
+    def why_gone(self, version: ObjectVersion) -> str | None:
+        """The log's word on a version that S3 no longer has. That it cannot be asked must not hide that."""
         try:
             return self._source.removal(self.bucket, version)
         except SnapEngineError as error:
