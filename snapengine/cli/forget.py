@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from snapengine.engine import Engine
     from snapengine.forgotten import Forgotten
 
+_SHOWN = 3
+"""Keys that a warning names."""
+
 EXAMPLES = """\
 snapengine forget scans --key ct/0001.dcm --key ct/0002.dcm
 snapengine forget scans --where "PatientID = '4711'" --dry-run
@@ -88,7 +91,7 @@ def forget(
     digest changes; the objects in S3 are not touched. Nothing brings such rows back until they are allowed
     again. Of narrowed views that hold such an object the conditions over identifying columns go too.
     It may be run beside workers and archivers, and be stopped: --finish goes on. docs/forget.md says what it
-    finds, and what it cannot reach.
+    finds, and what it cannot reach. Exits with 1 if of a key nothing was ever known.
     """
     from snapengine.engine import Engine
 
@@ -119,12 +122,16 @@ def forget(
         _forget(engine, out, wanted, None, name_keys=False)
     else:
         asked = wanted.find(engine)
+        if wanted.unknown:
+            out.warn(_never_known(wanted, dry_run=dry_run))
         if dry_run:
             _count(engine, out, wanted, asked, name_keys=name_keys)
-            return
-        if not yes:
-            _confirm(out, wanted, asked)
-        _forget(engine, out, wanted, asked, name_keys=name_keys)
+        else:
+            if not yes:
+                _confirm(out, wanted, asked)
+            _forget(engine, out, wanted, asked, name_keys=name_keys)
+        if wanted.unknown:
+            raise typer.Exit(1)
 
 
 def _keys(given: list[str] | None, file: str | None) -> list[str]:
@@ -159,6 +166,8 @@ class _Wanted:
         self.extractor = extractor
         self.conditions = conditions
         self.found: list[str] = []
+        self.unknown: list[str] = []
+        """Of the keys, those of which nothing was ever observed."""
 
     @property
     def names_something(self) -> bool:
@@ -168,11 +177,13 @@ class _Wanted:
         """The units; what `--where` is true of is looked for now."""
         from snapengine.archiving.forget import Asked
         from snapengine.archiving.forget_files import Near
+        from snapengine.archiving.forget_known import never_observed
         from snapengine.archiving.forget_where import matching
         from snapengine.forgotten import key_unit, prefix_unit
 
         units = {*map(key_unit, self.keys), *map(prefix_unit, self.prefixes)}
         epoch = engine.store.newest_epoch(self.bucket)
+        self.unknown = never_observed(engine, self.bucket, epoch, self.keys) if epoch else self.keys
         if self.where is not None and epoch is not None:
             by_condition, self.found = matching(engine, self.bucket, epoch, self.extractor, self.where)
             units |= set(by_condition.units)
@@ -209,6 +220,19 @@ def _confirm(out: Output, wanted: _Wanted, asked: Asked) -> None:
         )
     if typer.prompt("Type the bucket's name to go on", err=True) != wanted.bucket:
         raise Refused("That is not the bucket's name. Nothing was changed.")
+
+
+def _never_known(wanted: _Wanted, *, dry_run: bool) -> str:
+    keys, after = wanted.unknown, ""
+    named = ", ".join(map(repr, keys[:_SHOWN]))
+    if len(keys) > _SHOWN:
+        named += f" and {len(keys) - _SHOWN:,} more"
+    if not dry_run:
+        after = " Should they come, their rows are not kept; --allow-again ends that."
+    return (
+        f"Nothing was ever known of {named} in bucket {wanted.bucket}. A key is taken to the letter: look "
+        f"for a mistyped one.{after}"
+    )
 
 
 def _count(engine: Engine, out: Output, wanted: _Wanted, asked: Asked, *, name_keys: bool) -> None:

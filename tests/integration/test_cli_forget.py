@@ -70,6 +70,28 @@ def test_a_dry_run_counts_and_changes_nothing(house: House, site: Site, said: Sa
     assert audited(house) == []
 
 
+def test_a_key_that_was_never_known_is_told_of_and_the_others_are_forgotten(site: Site, said: Said) -> None:
+    told = said("forget", "scans", "--key", "ct/3", "--key", "ct/03", "--dry-run", exits=1)
+    assert "Nothing was ever known of 'ct/3' in bucket scans" in told
+    assert "not kept" not in told
+    told = said("forget", "scans", "--key", "ct/3", "--key", "ct/03", "--yes", "--json", exits=1)
+    (warning,) = [json.loads(line)["warning"] for line in told.splitlines() if line.startswith('{"warning"')]
+    assert "'ct/3'" in warning
+    assert "'ct/03'" not in warning
+    assert site.left(("ct/03", "f-ct/03")) == []
+    assert "ever known" not in said("forget", "scans", "--key", "ct/03", "--yes")
+
+
+def test_of_many_keys_those_that_were_never_known_are_told_of(
+    house: House, said: Said, tmp_path: Path
+) -> None:
+    assert house.engine().view("scans").get("late")
+    keys = [f"none/{number:03}" for number in range(100)]
+    (tmp_path / "keys").write_text("\n".join(["ct/03", "late", *keys]))
+    told = said("forget", "scans", "--keys-from", str(tmp_path / "keys"), "--dry-run", exits=1)
+    assert "'none/000', 'none/001', 'none/002' and 97 more" in " ".join(told.split())
+
+
 def test_the_receipt_is_printed_and_kept_and_names_nobody_unless_asked_to(
     house: House, site: Site, said: Said
 ) -> None:
