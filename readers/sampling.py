@@ -131,6 +131,46 @@ class Sampling:
         return epoch, taken
 
 
+@dataclass(slots=True)
+class Place:
+    """How far a shard has come in an epoch."""
+
+    epoch: int
+    taken: int = 0
+
+
+class Progress:
+    """Where the newest iteration of one shard is, and where the next one is to go on."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._newest = Place(0)
+        self._pending: Place | None = None
+
+    def begin(self, epoch: int) -> Place:
+        """The place of a new iteration, which keeps it up to date; a loaded one, if it is of that epoch."""
+        pending, self._pending = self._pending, None
+        self._newest = pending if pending is not None and pending.epoch == epoch else Place(epoch)
+        return self._newest
+
+    def state(self, epoch: int, shard: Shard) -> dict[str, Any]:
+        """Of the newest iteration, if it is of that epoch; else of its beginning."""
+        place = self._pending or self._newest
+        return self._sampling.state(epoch, shard, place.taken if place.epoch == epoch else 0)
+
+    def load(self, state: Any, shard: Shard) -> int:
+        """Have the next iteration of the state's epoch, which is given, go on there. Raises `UsageError`."""
+        self._pending = Place(*self._sampling.resumed(state, shard))
+        return self._pending.epoch
+
+
+def checked_epoch(epoch: int) -> int:
+    """Raises `UsageError` for what is no number from 0."""
+    if isinstance(epoch, bool) or epoch != int(epoch) or epoch < 0:
+        raise UsageError(f"set_epoch({epoch!r}): epochs are numbers from 0.")
+    return int(epoch)
+
+
 def shuffled(count: int, seed: int, epoch: int) -> Numbers:
     """The numbers below `count` in an order that seed and epoch alone decide.
 

@@ -28,6 +28,10 @@ def _default_cache() -> str:
     return str(user_cache_path("snapengine"))
 
 
+def _default_tensor_cache() -> str:
+    return str(user_cache_path("snapengine-tensors"))
+
+
 def _default_store() -> str:
     return f"sqlite:///{user_data_path('snapengine') / 'snapengine.db'}"
 
@@ -54,6 +58,11 @@ class Settings(BaseSettings):
         description="The folder in which files of archives are kept for the next reader; `off` for none.",
     )
     cache_bytes: int = Field(default=10 * 2**30, ge=0, description="How large that folder may grow.")
+    tensor_cache: str = Field(
+        default_factory=_default_tensor_cache,
+        description="The folder with tensor snapshots, where a dataset asks for them; `off` for none.",
+    )
+    tensor_cache_bytes: int = Field(default=50 * 2**30, ge=0, description="How large that folder may grow.")
     deidentify: str = Field(
         default="off",
         description="Whether metadata is de-identified where nothing is said: `off`, `on`, or options of "
@@ -70,6 +79,19 @@ class Settings(BaseSettings):
     def cache_folder(self) -> Path | None:
         """None if there is to be none."""
         return None if self.cache in {"off", ""} or not self.cache_bytes else Path(self.cache).expanduser()
+
+    @property
+    def tensor_folder(self) -> Path | None:
+        """None if there is to be none. Raises `UsageError` where it would be mixed with the other."""
+        if self.tensor_cache in {"off", ""} or not self.tensor_cache_bytes:
+            return None
+        folder, other = Path(self.tensor_cache).expanduser(), self.cache_folder
+        if other is not None and (folder.is_relative_to(other) or other.is_relative_to(folder)):
+            raise UsageError(
+                f"SNAPENGINE_TENSOR_CACHE={folder} and SNAPENGINE_CACHE={other} must not be in each other: "
+                "each has a size and files of its own."
+            )
+        return folder
 
     @classmethod
     def settings_customise_sources(

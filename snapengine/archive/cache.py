@@ -19,6 +19,8 @@ from typing import Final
 
 _HEAD: Final = struct.Struct("<4sIQ")
 """Magic, CRC-32 of name and data, length of the data."""
+HEAD_BYTES: Final = _HEAD.size
+"""Of a file, before the data."""
 _MAGIC: Final = b"SEC1"
 _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{3,199}")
 _LOCK: Final = ".lock"
@@ -38,8 +40,9 @@ class Cache:
     sake: where it is full or may not be written to, one warning is logged and nothing more is kept.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        """`limit`: bytes in all. The folder is made, for its owner alone, if there is none."""
+    def __init__(self, folder: Path, limit: int, *, setting: str = "SNAPENGINE_CACHE") -> None:
+        """`limit`: bytes in all. The folder, which `setting` names, is made for its owner alone."""
+        self._setting = setting
         self._folder = folder
         self._limit = limit
         self._lock = Lock()
@@ -64,6 +67,10 @@ class Cache:
             return data
         self.drop(name)
         return None
+
+    def has(self, name: str) -> bool:
+        """Whether there is something by that name; it is not looked at."""
+        return self._path(name).is_file()
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Keep the data, at the cost of what has not been read for longest."""
@@ -119,10 +126,11 @@ class Cache:
             told, self._writable = not self._writable, False
         if not told:
             _logger.warning(
-                "The cache %s cannot be written to (%s). Going on without; set SNAPENGINE_CACHE to another "
-                "folder, or to `off`.",
+                "The cache %s cannot be written to (%s). Going on without; set %s to another folder, or to "
+                "`off`.",
                 self._folder,
                 error.strerror or error,
+                self._setting,
             )
 
     def _count(self, size: int) -> None:
