@@ -16,7 +16,7 @@ def worker(
     bucket: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BUCKET", help="Consume this bucket's queue. Repeatable. By default all enabled buckets'."
+            metavar="BUCKET", help="Consume this bucket's queue. Repeatable. By default all buckets'."
         ),
     ] = None,
     queue_url: Annotated[

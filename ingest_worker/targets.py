@@ -27,7 +27,8 @@ class Target(NamedTuple):
 def targets(
     registered: Sequence[BucketConfig], buckets: Sequence[str], queue_urls: Sequence[str]
 ) -> dict[str, Target]:
-    """By URL: the queues asked for by bucket or by URL, or of all enabled buckets if none is asked for.
+    """By URL: the queues asked for by bucket or by URL, or all that the registry knows if none is asked for:
+    a disabled bucket has one until it is empty and deleted, and what is left in it was sent before.
 
     Raises `BucketNotEnabled` and `UsageError` for a bucket asked for that has no queue to consume.
     """
@@ -36,7 +37,7 @@ def targets(
     if required:
         urls = [*queue_urls, *(_queue_of(bucket, by_name.get(bucket)) for bucket in buckets)]
     else:
-        urls = [config.queue_url for config in registered if config.enabled and config.queue_url]
+        urls = [config.queue_url for config in registered if config.queue_url]
     return {url: _target(url, registered, required=required) for url in urls}
 
 

@@ -241,8 +241,12 @@ class Worker:
                 await consumer.run()
         except ExceptionGroup as group:
             error = plain(group)
-            if target.required or self._options.once or not isinstance(error, NotFound):
+            ends = target.required or (self._options.once and target.vouches_for)
+            if ends or not isinstance(error, NotFound):
                 raise
+            if not target.vouches_for:  # `disable-bucket` has deleted it: there is nothing left to take
+                logs.info("queue-gone", queue=queue.name)
+                return
             # One bucket's queue is gone: the others' are not to suffer. The next refresh looks again.
             self.metrics.failed("receive")
             self._troubles[target.url] = str(error)

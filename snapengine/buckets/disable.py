@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from snapengine.buckets import queues, rules
@@ -134,7 +135,8 @@ async def disable(
                 if wait:
                     await _wait(engine, plan.bucket, lease, clock, on_wait, sleep)
                     wait = False  # once is enough for all queues
-                left = await asyncio.to_thread(delete_if_empty, engine, step.name)
+                forget = partial(_forget_queue, engine, plan.bucket, step.name)
+                left = await asyncio.to_thread(delete_if_empty, engine, step.name, before=forget)
                 if left:
                     kept.append(f"{left} {_AGAIN}")
                     break  # a queue's dead letters stay with it, and so does what it feeds
@@ -178,6 +180,14 @@ async def _wait(
         await sleep(min(left, _TICK))
         left -= _TICK
         await asyncio.to_thread(lease.renew)
+
+
+def _forget_queue(engine: Tools, bucket: str, name: str) -> None:
+    """Before the event queue goes: stopped in between, no worker of this log would take what another log's
+    queue of that name holds later."""
+    config = engine.store.config(bucket)
+    if config is not None and not config.enabled and name == queues.queue_name(bucket):
+        engine.store.put_config(replace(config, queue_url=None, queue_arn=None))
 
 
 def _forget_queues(engine: Tools, bucket: str) -> None:

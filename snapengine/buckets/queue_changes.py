@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -70,11 +70,12 @@ def set_queue(engine: Tools, name: str, settings: Mapping[str, str], *, tag: boo
     return refused
 
 
-def delete_if_empty(engine: Tools, name: str) -> str | None:
-    """Why it is kept, or None."""
+def delete_if_empty(engine: Tools, name: str, *, before: Callable[[], object] = lambda: None) -> str | None:
+    """Why it is kept, or None; `before` is called when it is about to go."""
     queue = read_queue(engine, name)
     if queue is not None and queue.messages:
         return still_holds(queue)
+    before()
     delete_queue(engine, name)
     return None
 

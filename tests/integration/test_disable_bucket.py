@@ -96,6 +96,7 @@ async def test_disabling_stopped_at_any_call_is_completed_by_the_next_run(site: 
     drain(site)
     with site.stopped_at(write, landed=True), pytest.raises(Killed):
         await turn_off(site)
+    assert (site.config().queue_url is None) == (write > 1)  # before the queue goes: workers let go of it
     await turn_off(site)
     assert site.queue_names() == []
     assert rules.our_rule(site.notification()) is None

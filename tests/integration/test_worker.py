@@ -253,7 +253,7 @@ async def test_if_what_is_in_hand_cannot_be_finished_in_time_the_end_is_an_error
     assert house.in_queue() == 1
 
 
-async def test_a_bucket_enabled_while_the_worker_runs_is_picked_up_and_one_disabled_let_go(
+async def test_a_bucket_enabled_while_the_worker_runs_is_picked_up_and_one_without_a_queue_let_go(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = Lines(caplog)
@@ -265,12 +265,42 @@ async def test_a_bucket_enabled_while_the_worker_runs_is_picked_up_and_one_disab
         await until(lambda: house.keys("later") == ["k"])
         config = house.engine.store.config("later")
         assert config
-        house.register(replace(config, enabled=False))
+        house.register(replace(config, enabled=False, queue_url=None))
         await until(lambda: url not in each._consumers)
         house.send_keys("l", bucket="later", url=url)
         house.send_keys("k")
         await until(lambda: house.keys() == ["k"])
     assert house.in_queue(url) == 1
+
+
+async def test_what_a_disabled_buckets_queue_still_holds_is_taken_and_vouches_for_nothing(
+    house: House,
+) -> None:
+    url = house.enable("later")
+    config = house.engine.store.config("later")
+    assert config
+    house.register(replace(config, enabled=False, disabled_at=1))
+    house.send_keys("k", bucket="later", url=url)
+    each = worker(house, buckets=())
+    async with running(each):
+        await until(lambda: house.keys("later") == ["k"] and house.in_queue(url) == 0)
+        assert each._vouched[url] == ()
+
+
+async def test_a_disabled_buckets_queue_that_is_gone_is_no_trouble(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = Lines(caplog)
+    config = house.engine.store.config(house.bucket)
+    assert config
+    house.register(replace(config, bucket="off", queue_url=f"{house.url}-gone", enabled=False, disabled_at=1))
+    house.send_keys("k")
+    each = worker(house, buckets=())
+    async with running(each):
+        await until(lambda: house.keys() == ["k"] and bool(lines.of("queue-gone")))
+        assert await each.troubles() == []
+    assert not lines.of("queue-missing")
+    await worker(house, buckets=(), once=True).run(asyncio.Event())
 
 
 async def test_a_queue_that_is_asked_for_and_missing_ends_the_worker(house: House) -> None:

@@ -128,11 +128,13 @@ def test_a_group_of_our_errors_comes_down_to_the_first() -> None:
 QUEUED = config(queue_url="q/scans", dead_letter_queue_url="q/dead")
 
 
-def test_all_enabled_buckets_queues_are_consumed_unless_some_are_asked_for() -> None:
+def test_all_queues_of_the_registry_are_consumed_unless_some_are_asked_for() -> None:
     disabled = config(bucket="off", queue_url="q/off", enabled=False)
+    gone = config(bucket="gone", queue_url=None, enabled=False)
     same = config(bucket="twin", queue_url="q/scans")
-    found = targets([QUEUED, disabled, same, config(bucket="bare")], [], [])
-    assert list(found) == ["q/scans"]
+    found = targets([QUEUED, disabled, gone, same, config(bucket="bare")], [], [])
+    assert list(found) == ["q/scans", "q/off"]
+    assert found["q/off"].vouches_for == ()
     assert found["q/scans"].dead_letter_url == "q/dead"
     assert found["q/scans"].buckets == ("scans", "twin")
     assert not found["q/scans"].required
