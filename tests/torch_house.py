@@ -1,4 +1,4 @@
-"""What tests of the torch readers share: torch itself, or the reason why not, and buckets of numbered objects."""
+"""What tests of the torch readers share: torch, or why it is not there, and buckets of numbered objects."""
 
 from __future__ import annotations
 
