@@ -100,7 +100,7 @@ def metadata_frame(view: View, extractor: str = "dicom", **options: Any) -> pd.D
         import pandas as pd
     except ImportError:
         raise UsageError("pandas is not installed. Run `pip install 'snapengine[dicom]'`.") from None
-    answer = answered(view, Question(extractor, **options))
+    answer = _noted_answer(view, Question(extractor, **options))
     frame: pd.DataFrame = answer.selected.table.to_pandas(types_mapper=pd.ArrowDtype)
     frame.attrs.update(answer.attrs(view, extractor))
     return frame
@@ -108,10 +108,18 @@ def metadata_frame(view: View, extractor: str = "dicom", **options: Any) -> pd.D
 
 def metadata_table(view: View, extractor: str = "dicom", **options: Any) -> pa.Table:
     """See `View.metadata_table`."""
-    answer = answered(view, Question(extractor, **options))
+    answer = _noted_answer(view, Question(extractor, **options))
     told = {"snapengine": json.dumps(answer.attrs(view, extractor))}
     table = answer.selected.table
     return table.replace_schema_metadata({**(table.schema.metadata or {}), **told})
+
+
+def _noted_answer(view: View, question: Question) -> Answer:
+    answer = answered(view, question)
+    counts = answer.selected.counts
+    chosen = Chosen(view.reference, answer.query, question.extractor, counts, answer.uses_identifying)
+    view.asked_by(chosen, question.prefix)
+    return answer
 
 
 def metadata_where(view: View, extractor: str, where: Where, **options: Any) -> tuple[pa.Table, Chosen]:

@@ -42,6 +42,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*/?")
 _SLUG_LENGTH = 120
+_EXTRACTOR_LENGTH = 60
 
 
 # run:/<id>
@@ -130,6 +131,12 @@ def run_tags(note: RunNote) -> dict[str, str]:
     if note.query is not None:
         tags[QUERY + end] = cut(note.query, RUN_TAG_LIMIT)
     return tags
+
+
+def query_tag(name: str, extractor: str, query: str) -> tuple[str, str]:
+    """A run's tag, key and value, of a condition by which metadata of the view `name` was asked for."""
+    key = f"{QUERY}{slug(name)}.{slug(extractor)[:_EXTRACTOR_LENGTH]}-{_mark(f'{extractor} {query}')}"
+    return key, cut(query, QUERY_LIMIT)
 
 
 def input_tags(note: RunNote) -> dict[str, str]:

@@ -101,6 +101,7 @@ class View(Mapping[str, ObjectVersion]):
         self._rows = Rows(source, ref, epoch, table)
         self._chosen = chosen
         self._note: Callable[[View], None] | None = None
+        self._note_query: Callable[[SnapshotRef, Chosen], None] | None = None
 
     # What it is a view of
 
@@ -314,9 +315,16 @@ class View(Mapping[str, ObjectVersion]):
             self._chosen = self.source.chosen(self.ref)
         return self._chosen
 
-    def noted_by(self, note: Callable[[View], None]) -> None:
-        """Have `note` told of every view that is narrowed from this one, in this process."""
-        self._note = note
+    def noted_by(self, note: Callable[[View], None], query: Callable[[SnapshotRef, Chosen], None]) -> None:
+        """Have `note` told of every view that is narrowed from this one, in this process, and `query` of
+        every condition by which its metadata is asked for."""
+        self._note, self._note_query = note, query
+
+    def asked_by(self, chosen: Chosen, prefix: str = "") -> None:
+        """Tell who notes this view that metadata of what is below the prefix was asked for by a condition.
+        One that speaks of identifying columns is told to nobody."""
+        if self._note_query is not None and chosen.query is not None and not chosen.identifying:
+            self._note_query(replace(self.ref, prefix=max(self.prefix, prefix, key=len)), chosen)
 
     @property
     def source(self) -> BaseSource:

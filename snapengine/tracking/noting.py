@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 from snapengine.cautions import RunNotNoted, SnapEngineWarning, caution
 from snapengine.errors import LogDamaged, VersionGone
 from snapengine.model import RunNote
-from snapengine.run_notes import QUERY_LIMIT, cut, view_name
+from snapengine.run_notes import QUERY_LIMIT, cut, query_tag, view_name
 from snapengine.tracking.active import Run, without_credentials
 from snapengine.tracking.forking import GATE
 
 if TYPE_CHECKING:
     from snapengine.engine import Engine
+    from snapengine.model import SnapshotRef
+    from snapengine.selections import Chosen
     from snapengine.views import View
 
 _log = logging.getLogger("snapengine.tracking")
@@ -49,7 +51,9 @@ class Job:
         if pin:
             self.steps["S3"] = partial(self._hold, view)
         self.failed: dict[str, Exception] = {}
-        self.coming: Future[None] | None = None
+        self._queries: set[str] = set()
+        """The keys of the tags of conditions."""
+        self.coming: list[Future[None]] = []
 
     def __str__(self) -> str:
         return f"That run {self.run.run_id} saw {self.note.reference}"
@@ -71,17 +75,38 @@ class Job:
     def go_on(self, silent: Exception | None = None) -> None:
         """Take the steps that are left, each whatever becomes of the others; those of MLflow not where its
         server is known to be `silent`."""
-        for name, step in list(self.steps.items()):
+        for name in list(self.steps):
             if silent is not None and name.startswith("MLflow"):
                 self.failed.setdefault(name, silent)
-                continue
-            try:
-                step()
-            except Exception as error:  # noqa: BLE001  # whatever it is, training goes on; it is told, and tried again
-                self.failed[name] = error
             else:
-                self.steps.pop(name, None)
-                self.failed.pop(name, None)
+                self._take(name)
+
+    def _take(self, name: str) -> None:
+        step = self.steps.get(name)
+        if step is None:  # another thread took it
+            return
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  # whatever it is, training goes on; it is told, and tried again
+            self.failed[name] = error
+        else:
+            self.steps.pop(name, None)
+            self.failed.pop(name, None)
+
+    def tell_query(self, key: str, value: str) -> Callable[[], None] | None:
+        """Have MLflow told of a condition, by a run's tag: what does so. None if it was asked before."""
+        name = f"MLflow's tag {key}"
+        if key in self._queries:
+            return None
+        self._queries.add(key)
+        self.steps[name] = partial(self._tell_tag, key, value)
+        return partial(self._take, name)
+
+    def _tell_tag(self, key: str, value: str) -> None:
+        from snapengine.tracking.telling import tell_tag
+
+        with _gate(self.run.uri):
+            tell_tag(self.run.uri, self.run.run_id, key, value)
 
     def begin(self) -> None:
         """The same for the first time. Where the table does not know of the view, MLflow is told of it before
@@ -202,12 +227,12 @@ class Notebook:
         own: bool,
         context: str | None = None,
         pin: bool = False,
-    ) -> None:
+    ) -> Job:
         """Note a view once in a run, and `pin` it in S3. Returns when that it is seen is kept."""
         key = (run.uri, run.run_id, view.reference)
         with self._lock:
             if key in self._jobs:
-                return
+                return self._jobs[key]
             job = self._jobs[key] = Job(engine, run, view, own=own, context=context, pin=pin)
         watch_ends()
         job.claim()
@@ -216,12 +241,24 @@ class Notebook:
         with suppress(ImportError):  # an MLflow too old for inputs: the job's own import fails, and is told
             import snapengine.tracking.telling  # noqa: F401  # only to have it loaded
 
+        self._submit(job, job.begin)
+        return job
+
+    def tell_query(
+        self, engine: Engine, run: Run, view: View, part: SnapshotRef, chosen: Chosen, *, own: bool
+    ) -> None:
+        """Note a condition by which metadata of a `part` of a view was asked for, once in a run."""
+        job = self.begin(engine, run, view, own=own)
+        key, value = query_tag(view_name(part, own=own), chosen.extractor or "", chosen.query or "")
         with self._lock:
-            try:
-                self._pool = self._pool or ThreadPoolExecutor(_THREADS, thread_name_prefix="snapengine-note")
-                job.coming = self._pool.submit(job.begin)
-            except RuntimeError:  # the interpreter is ending: no thread begins any more
-                job.coming = None
+            step = job.tell_query(key, value)
+        if step is not None:
+            self._submit(job, step)
+
+    def _submit(self, job: Job, call: Callable[[], None]) -> None:
+        with self._lock, suppress(RuntimeError):  # the interpreter is ending: no thread begins any more
+            self._pool = self._pool or ThreadPoolExecutor(_THREADS, thread_name_prefix="snapengine-note")
+            job.coming.append(self._pool.submit(call))
 
     def finish(self, run_id: str | None = None) -> None:
         """Wait for what a run (None: any) has noted, and try once more what failed."""
@@ -229,12 +266,13 @@ class Notebook:
             jobs = [job for (_, of, _), job in self._jobs.items() if run_id in {None, of}]
         silent: dict[str, Exception] = {}  # by tracking URI: MLflow waits minutes for each view otherwise
         for job in jobs:
-            if job.coming is not None:
-                job.coming.result()
+            for coming in list(job.coming):
+                coming.result()
             if job.steps:
                 job.go_on(silent.get(job.run.uri))
-                if (error := job.failed.get("MLflow")) is not None and _no_answer(error):
-                    silent[job.run.uri] = error
+                for name, error in list(job.failed.items()):
+                    if name.startswith("MLflow") and _no_answer(error):
+                        silent[job.run.uri] = error
             if (unheld := job.failed.pop("S3", None)) is not None:
                 warn(
                     f"{job.note.reference} is not pinned: {_said(unheld)} Pin it later: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from getpass import getuser
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def _noted(
 
     def keep(view: View, pin: bool = False) -> None:
         NOTEBOOK.begin(engine, run, view, own=own, context=note if isinstance(note, str) else None, pin=pin)
-        view.noted_by(keep)
+        view.noted_by(keep, partial(NOTEBOOK.tell_query, engine, run, view, own=own))
 
     keep(opened, pin)
     return opened

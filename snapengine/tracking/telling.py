@@ -17,6 +17,11 @@ def tell_tags(uri: str, note: RunNote) -> None:
     MlflowClient(tracking_uri=uri).log_batch(note.run_id, tags=tags)
 
 
+def tell_tag(uri: str, run_id: str, key: str, value: str) -> None:
+    """The same errors."""
+    MlflowClient(tracking_uri=uri).set_tag(run_id, key, value)
+
+
 def tell_input(uri: str, note: RunNote, context: str | None = None) -> None:
     """The same errors. Of one dataset MLflow keeps one context a run: the first."""
     tags = input_tags(note) | ({MLFLOW_DATASET_CONTEXT: context} if context else {})
