@@ -94,6 +94,7 @@ def test_these_are_the_commands() -> None:
         "snapshot delete",
         "runs list",
         "runs note",
+        "export",
         "extract",
         "extract-worker",
         "metadata",
