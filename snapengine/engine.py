@@ -16,6 +16,7 @@ import botocore.session
 from botocore.config import Config
 
 from snapengine import kept_views, selections
+from snapengine.after_fork import lock_of
 from snapengine.archive.manifest import Archive
 from snapengine.archive.manifests import Manifests
 from snapengine.aws_errors import translated
@@ -86,7 +87,7 @@ class Engine:
     def __init__(self, settings: Settings | None = None, *, clock: Clock = wall_clock) -> None:
         self.settings = settings or load_settings()
         self.clock = clock
-        self._lock = RLock()
+        self._lock = lock_of(self, "store", "_session", "_manifests", "_readers", "_objects", "s3", "sqs")
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.settings.store == f"sqlite:///{MEMORY}":

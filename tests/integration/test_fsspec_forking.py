@@ -1,0 +1,53 @@
+"""After a fork each process reads by connections of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snapengine import View
+from snapengine.devcloud import DevCloud
+from tests.fsspec_house import House
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[DevCloud]:
+    with DevCloud() as cloud:
+        yield cloud
+
+
+def _ask(view: View, rounds: int) -> None:
+    for turn in range(rounds):
+        for key, version in view.items():
+            assert view.facts(version).size == version.size, f"{key} in round {turn}"
+            assert view.read_bytes(key) == key.encode() * (version.size or 0), f"{key} in round {turn}"
+
+
+def _in_child(view: View) -> None:
+    _ask(view, 20)
+    os._exit(0)
+
+
+def test_parent_and_forked_children_ask_s3_at_once_and_each_gets_its_own_answers(
+    cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(cloud.environment(), tmp_path / "log.db", monkeypatch)
+    for number, key in enumerate("abcdef", 1):
+        house.put(key, key.encode() * 10_000 * number)
+    view = house.view()
+    before = house.engine.s3
+    _ask(view, 1)
+    with house.engine._lock:  # as if another thread were making a client
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=_in_child, args=(view,)) for _ in range(3)]
+        for child in children:
+            child.start()
+    _ask(view, 20)
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    assert house.engine.s3 is before, "the parent goes on with its own"
