@@ -27,6 +27,14 @@ def need_torch(*packages: str) -> None:
     pytest.skip(reason, allow_module_level=True)
 
 
+QUIET = [
+    pytest.mark.filterwarnings(
+        "ignore:This DataLoader will create"
+    ),  # more workers than this machine has cores
+    pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # torchdata calls it
+]
+
+
 def body(number: int) -> bytes:
     """What object `number` holds."""
     return f"{number:05d} ".encode() * (1 + number % 7)

@@ -1,7 +1,7 @@
 """A rank of a training, as `torchrun` starts it: `python -m tests.torch_training FOLDER STYLE [STOP]`.
 
-It writes each batch's keys to `FOLDER/taken-RANK`, and its loader's state every third step. With STOP it stops
-there, until it is killed. Ranks share the view that rank 0 opens; whoever resolves it says so in a file.
+It writes each batch's keys to `FOLDER/taken-RANK`, and its loader's state every third step. With STOP it
+stops there, until it is killed. Ranks share the view that rank 0 opens; who resolves it says so in a file.
 """
 
 from __future__ import annotations
