@@ -51,7 +51,7 @@ def changed_keys(sources: Sources, before: Resolved, after: Resolved) -> list[st
     since, until = sorted((before[0].at, after[0].at))
     found: set[str] = set()
 
-    def begin(reading: Reading) -> Fold:
+    def begin(reading: Reading) -> Fold[pa.Table]:
         history = reading.plan.history
         between = set(changed_between(history, since, until))
         parts = [replace(part, files=tuple(f for f in part.files if f in between)) for part in history]
@@ -92,7 +92,7 @@ def removed_keys(sources: Sources, ref: SnapshotRef, epoch: Epoch, shown: pa.Arr
     columns = pa.schema([SCHEMA.field(name) for name in ("key", "kind", "version_id")])
     found: set[str] = set()
 
-    def begin(reading: Reading) -> Fold:
+    def begin(reading: Reading) -> Fold[pa.Table]:
         observed = reading.observations(reading.plan.history, columns)
 
         def keys_of(keys: KeyRange) -> pa.Table:

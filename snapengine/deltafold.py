@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -22,9 +23,7 @@ from snapengine.bulkfold import bulkfold, version_table
 from snapengine.fold import as_version, merge, state
 from snapengine.model import CREATED, EVENT, SLACK_MS, VERSION_DELETED, ObjectVersion, Observation
 from snapengine.observation_codec import observations_of
-
-_PIECE_ROWS = 16_384
-"""Of the live set, that are put together with changes at a time, in the processor's cache."""
+from snapengine.row_bytes import PIECE_ROWS, Piece
 
 Places: TypeAlias = npt.NDArray[np.int64]
 
@@ -123,20 +122,34 @@ def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table
 
     `base` is in key order and has a `key`. Only what is near a change is copied.
     """
-    rows = rows.select(base.column_names).combine_chunks()
+    rows = rows.select(base.column_names)
+    merged = [rows.slice(0, 0)]
+    for piece in pieces_together(base, replaced, rows):
+        held = pa.Table.from_batches([piece.held])
+        if piece.more is None or piece.order is None:
+            merged.append(held)
+        else:
+            both = pa.concat_tables([held, piece.more]).combine_chunks()
+            merged.append(both.take(pa.array(piece.order)))
+    return pa.concat_tables(merged)
+
+
+def pieces_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> Iterator[Piece]:
+    """The same, not put together yet: pieces of the live set, each with the rows that belong there."""
+    rows = rows.combine_chunks()
     rows = rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")]))
-    replaced = replaced.take(pc.array_sort_indices(replaced))
-    pieces = [piece for piece in base.to_batches(max_chunksize=_PIECE_ROWS) if piece.num_rows]
+    keys = _whole(rows["key"])
+    changed = pc.unique(pa.chunked_array([replaced, keys]))
+    changed = changed.take(pc.array_sort_indices(changed))
+    pieces = [piece for piece in base.to_batches(max_chunksize=PIECE_ROWS) if piece.num_rows]
+    if not pieces:
+        yield from map(Piece, rows.to_batches(PIECE_ROWS))
+        return
     lasts = pa.array([piece["key"][-1] for piece in pieces[:-1]], pa.string())
-    new = _parts(_whole(rows["key"]), lasts)
-    old = _parts(replaced, lasts)
-    merged: list[pa.Table] = []
-    for place, piece in enumerate(pieces):
-        coming, going = rows.slice(*new[place]), replaced.slice(*old[place])
-        changed = coming.num_rows or len(going)
-        held = pa.Table.from_batches([piece])
-        merged.append(_merged(held, going, coming) if changed else held)
-    return pa.concat_tables(merged) if merged else rows
+    bounds = zip(_parts(changed, lasts), _parts(keys, lasts), strict=True)
+    for piece, (old, new) in zip(pieces, bounds, strict=True):
+        order = _order(piece["key"], changed.slice(*old), keys.slice(*new)) if old[1] else None
+        yield Piece(piece, rows.slice(*new), order)
 
 
 def _parts(keys: pa.Array, lasts: pa.Array) -> list[tuple[int, int]]:
@@ -145,24 +158,18 @@ def _parts(keys: pa.Array, lasts: pa.Array) -> list[tuple[int, int]]:
     return [(first, last - first) for first, last in pairwise(bounds)]
 
 
-def _merged(piece: pa.Table, going: pa.Array, coming: pa.Table) -> pa.Table:
-    count = piece.num_rows
-    together = pa.concat_tables([piece, coming]).combine_chunks()
-    keys = _whole(together["key"])
-    held, new = keys.slice(0, count), keys.slice(count)
-    into = _search(held, new)
-    gone = [_found(held, new, into), _found(held, going, _search(held, going))]
+def _order(held: pa.Array, changed: pa.Array, new: pa.Array) -> Places:
+    """Of keys in order, and the new ones after them, the places of those that count, in order; `changed` are
+    the keys of which the held ones do not, among them all new ones."""
+    count = len(held)
+    places = _search(held, changed)
+    inside = places[places < count]
+    same = pc.equal(held.take(pa.array(inside)), changed.slice(0, len(inside)))
     kept = np.ones(count, np.bool_)
-    kept[np.concatenate(gone)] = False
+    kept[inside[same.to_numpy(zero_copy_only=False)]] = False
+    into = places[_search(changed, new)]
     order = np.insert(np.arange(count), into, count + np.arange(len(new)))
-    return together.take(pa.array(order[np.insert(kept, into, values=True)]))
-
-
-def _found(keys: pa.Array, wanted: pa.Array, places: Places) -> Places:
-    """The places at which what was searched for is."""
-    inside = places < len(keys)
-    same = pc.equal(keys.take(pa.array(places[inside])), wanted.filter(pa.array(inside)))
-    found: Places = places[inside][same.to_numpy(zero_copy_only=False)]
+    found: Places = order[np.insert(kept, into, values=True)]
     return found
 
 

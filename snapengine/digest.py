@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from snapengine.row_bytes import COLUMNS, encoded_rows
+from snapengine.row_bytes import COLUMNS, PIECE_ROWS, Piece, bytes_of
 
 BLOCK_ROWS = 65_536
 UNKNOWN_SIZE = 2**64 - 1
@@ -20,8 +21,6 @@ UNKNOWN_SIZE = 2**64 - 1
 Row = tuple[str, str, str | None, int | None]
 """Key, version id, ETag, size in bytes."""
 
-_PIECE_ROWS = 8_192
-"""So many rows' bytes are hashed while they are still in the processor's cache."""
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -40,15 +39,25 @@ def digest(rows: Iterable[Row]) -> str:
 
 def digest_batches(batches: Iterable[pa.RecordBatch | pa.Table]) -> str:
     """The `digest` of rows that come as batches of any size, with at least its `COLUMNS`; in bounded memory.
+    Raises `BadData` for rows that no digest can stand for: without a key, or of a negative size."""
+    wanted = (batch.select(list(COLUMNS)) for batch in batches)
+    return digest_pieces(
+        Piece(batch.slice(start, PIECE_ROWS))
+        for batch in wanted
+        for start in range(0, batch.num_rows, PIECE_ROWS)
+    )
 
-    A few threads encode and hash, as neither needs Python: while they do, the next batches are read here.
-    Raises `BadData` for rows that no digest can stand for: without a key, or of a negative size.
+
+def digest_pieces(pieces: Iterable[Piece]) -> str:
+    """The same of rows that come as pieces, with its `COLUMNS`.
+
+    A few threads encode and hash, as neither needs Python: while they do, the next pieces are read here.
     """
     total = sha256()
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="snapengine-digest")
     waiting: deque[Future[bytes]] = deque()
     try:
-        for block in _blocks(batches):
+        for block in _blocks(pieces):
             waiting.append(pool.submit(_hashed, block))
             if len(waiting) > 2 * _WORKERS:
                 total.update(waiting.popleft().result())
@@ -74,31 +83,33 @@ def _encode(row: Row) -> bytes:
     return b"".join(parts)
 
 
-def _blocks(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[pa.Table]:
+class _Part(NamedTuple):
+    piece: Piece
+    start: int
+    stop: int
+
+
+def _blocks(pieces: Iterable[Piece]) -> Iterator[list[_Part]]:
     """The rows again, 65,536 at a time; nothing is copied."""
-    parts: list[pa.RecordBatch] = []
+    parts: list[_Part] = []
     missing = BLOCK_ROWS
-    for given in batches:
-        columns = given.select(list(COLUMNS))
-        for batch in columns.to_batches() if isinstance(columns, pa.Table) else [columns]:
-            start = 0
-            while start < batch.num_rows:
-                part = batch.slice(start, missing)
-                parts.append(part)
-                start += part.num_rows
-                missing -= part.num_rows
-                if not missing:
-                    yield pa.Table.from_batches(parts)
-                    parts, missing = [], BLOCK_ROWS
+    for piece in pieces:
+        start = 0
+        while start < len(piece):
+            stop = min(start + missing, len(piece))
+            parts.append(_Part(piece, start, stop))
+            missing -= stop - start
+            start = stop
+            if not missing:
+                yield parts
+                parts, missing = [], BLOCK_ROWS
     if parts:
-        yield pa.Table.from_batches(parts)
+        yield parts
 
 
-def _hashed(block: pa.Table) -> bytes:
+def _hashed(block: list[_Part]) -> bytes:
+    """What is encoded is hashed while it is in the processor's cache."""
     found = sha256()
-    for piece in block.to_batches(max_chunksize=_PIECE_ROWS):
-        rows = encoded_rows(piece)
-        _, offsets, values = rows.buffers()
-        first, last = (memoryview(offsets).cast("i")[rows.offset + i] for i in (0, len(rows)))
-        found.update(memoryview(values)[first:last])
+    for part in block:
+        found.update(bytes_of(*part))
     return found.digest()

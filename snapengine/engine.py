@@ -30,7 +30,17 @@ from snapengine.ports import Clock, LogStore
 from snapengine.reference import checked_bucket, parse_reference
 from snapengine.replaying import slice_of_run, view_of_run
 from snapengine.requiring import in_thread, require_level
-from snapengine.resolver import bound, covered, explain, key_history, resolve, resolve_key, resolve_ranges
+from snapengine.resolver import (
+    bound,
+    covered,
+    explain,
+    key_history,
+    resolve,
+    resolve_key,
+    resolve_pieces,
+    resolve_ranges,
+)
+from snapengine.row_bytes import Piece
 from snapengine.run_notes import run_named
 from snapengine.selections import Chosen
 from snapengine.settings import Settings, load_settings
@@ -328,6 +338,9 @@ class Engine:
     ) -> Iterator[pa.RecordBatch]:
         for table in resolve_ranges(self, ref, epoch, columns=columns, after=after):
             yield from table.to_batches()
+
+    def pieces(self, ref: SnapshotRef, epoch: Epoch) -> Iterator[Piece]:
+        return resolve_pieces(self, ref, epoch)
 
     def bound(self, ref: SnapshotRef, epoch: Epoch) -> int:
         return bound(self, ref, epoch)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import RLock
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -70,13 +70,14 @@ class Told(NamedTuple):
     rows: pa.Table
 
 
-Finish = Callable[[], pa.Table]
-"""Makes the rows of a range, once what it needs has been read."""
-Fold = Callable[[KeyRange], Callable[[], Finish]]
+T = TypeVar("T")
+Finish: TypeAlias = Callable[[], T]
+"""Makes the rows of a range, or what stands for them, once what it needs has been read."""
+Fold: TypeAlias = Callable[[KeyRange], Callable[[], Finish[T]]]
 """Begins to read a range of keys; what it returns waits for that, and then gives what folds it."""
 
 
-def at_once(rows: Callable[[KeyRange], pa.Table]) -> Fold:
+def at_once(rows: Callable[[KeyRange], T]) -> Fold[T]:
     """For what is not worth reading ahead."""
     return lambda keys: lambda: partial(rows, keys)
 
@@ -85,13 +86,13 @@ def by_ranges(
     sources: Sources,
     ref: SnapshotRef,
     epoch: Epoch,
-    begin: Callable[[Reading], Fold],
+    begin: Callable[[Reading], Fold[T]],
     *,
     base: bool = True,
     tail: bool = True,
     keys: KeyRange | None = None,
     ranges: Callable[[Reading], list[KeyRange]] | None = None,
-) -> Iterator[pa.Table]:
+) -> Iterator[T]:
     """What `begin(reading)` makes of all keys below the reference's prefix (or of `keys`), range by range.
 
     Without `base` no checkpoint is used, without `tail` the log's entries are left alone. `ranges` says how
@@ -115,19 +116,19 @@ def by_ranges(
                 raise
 
 
-def _ahead(fold: Fold, ranges: Sequence[KeyRange]) -> Iterator[tuple[KeyRange, pa.Table]]:
+def _ahead(fold: Fold[T], ranges: Sequence[KeyRange]) -> Iterator[tuple[KeyRange, T]]:
     """Each range and its rows; meanwhile the next ones are folded, and those after them read."""
     if len(ranges) == 1:
         yield ranges[0], fold(ranges[0])()()
         return
-    coming: deque[tuple[KeyRange, Future[pa.Table]]] = deque()
+    coming: deque[tuple[KeyRange, Future[T]]] = deque()
     reads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapengine-ranges")
     folds = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapengine-fold")
 
-    def rows(keys: KeyRange) -> Finish:
+    def rows(keys: KeyRange) -> Finish[T]:
         return fold(keys)()
 
-    def finished(read: Future[Finish]) -> pa.Table:
+    def finished(read: Future[Finish[T]]) -> T:
         return read.result()()
 
     try:

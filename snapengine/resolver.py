@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,11 +11,12 @@ import pyarrow.compute as pc
 from snapengine.archive.manifest import Archive, Checkpoint, Listed
 from snapengine.archive.planning import KeyRange, keys_below, make_plan, one_key
 from snapengine.bulkfold import BECAME, VIEW_SCHEMA, bulkfold, bulkfold_all
-from snapengine.deltafold import EMPTY_BASE, put_together, settle
+from snapengine.deltafold import EMPTY_BASE, pieces_together, put_together, settle
 from snapengine.fold import fold
 from snapengine.model import CREATED, EVENT, Epoch, ObjectVersion, Observation, SnapshotRef
 from snapengine.observation_codec import SCHEMA, observations_of
-from snapengine.ranges import Finish, Fold, Observations, Reading, Sources, after_key, at_once, by_ranges
+from snapengine.ranges import Finish, Fold, Observations, Reading, Sources, T, after_key, at_once, by_ranges
+from snapengine.row_bytes import COLUMNS, PIECE_ROWS, Piece
 
 
 def view_schema(ref: SnapshotRef, columns: Sequence[str] | None = None) -> pa.Schema:
@@ -52,10 +54,19 @@ def resolve_ranges(
     """
     schema = view_schema(ref, columns)
 
-    def begin(reading: Reading) -> Fold:
+    def begin(reading: Reading) -> Fold[pa.Table]:
         return Resolution(reading, ref, schema, only).start
 
     return by_ranges(sources, ref, epoch, begin, keys=after_key(keys_below(ref.prefix), after))
+
+
+def resolve_pieces(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> Iterator[Piece]:
+    """What `resolve` gives, of the digest's columns, as pieces that are not put together."""
+    schema = view_schema(ref, COLUMNS)
+    for pieces in by_ranges(
+        sources, ref, epoch, lambda reading: Resolution(reading, ref, schema, None).start_pieces
+    ):
+        yield from pieces
 
 
 def observed_ranges(
@@ -69,7 +80,7 @@ def observed_ranges(
     """All observations below the prefix that the epoch covers, by the log's columns: range by range of keys,
     those of a range in no order. With `after`, of the keys after that one."""
 
-    def begin(reading: Reading) -> Fold:
+    def begin(reading: Reading) -> Fold[pa.Table]:
         observed = reading.observations(reading.plan.history)
         return at_once(lambda keys: observed.rows(keys, only))
 
@@ -97,6 +108,14 @@ def histories_of(history: Observations, keys: KeyRange, wanted: Sequence[str]) -
         yield history.rows(piece, some)
 
 
+class _Folded(NamedTuple):
+    """Of a range of keys."""
+
+    base: pa.Table
+    changes: tuple[pa.Array[Any], pa.Table] | None = None
+    """Keys of which the rows do not count, and rows that count instead."""
+
+
 class Resolution:
     """A view or slice, being folded range by range."""
 
@@ -118,44 +137,60 @@ class Resolution:
         self._base = reading.files_window(plan.objects, self._base_schema)
         self._side = reading.files_window(plan.side, SCHEMA)
 
-    def start(self, keys: KeyRange) -> Callable[[], Finish]:
+    def start(self, keys: KeyRange) -> Callable[[], Finish[pa.Table]]:
         """Begin to read a range."""
+        return self._start(keys, self._table)
+
+    def start_pieces(self, keys: KeyRange) -> Callable[[], Finish[list[Piece]]]:
+        """The same, of what is not put together."""
+        return self._start(keys, self._pieces)
+
+    def _start(self, keys: KeyRange, make: Callable[[_Folded], T]) -> Callable[[], Finish[T]]:
         if self._ref.versions == "all":
-            return lambda: lambda: self._shaped(self._all_versions(keys))
+            return lambda: lambda: make(_Folded(self._all_versions(keys)))
         delta_rows = self._delta.start(keys, self._only)
         checkpoint = self._reading.plan.checkpoint
         if checkpoint is None:
 
-            def all_read() -> Finish:
+            def all_read() -> Finish[T]:
                 delta = delta_rows()
-                return lambda: self._shaped(self._since_start(bulkfold(delta, self._ref.at)))
+                return lambda: make(_Folded(self._since_start(bulkfold(delta, self._ref.at))))
 
             return all_read
         base_rows, side_rows = self._base.start(keys, self._only), self._side.start(keys, self._only)
 
-        def read() -> Finish:
+        def read() -> Finish[T]:
             base, side, delta = base_rows(), side_rows(), delta_rows()
-            return lambda: self._shaped(self._fold(keys, base, side, delta, checkpoint))
+            return lambda: make(self._fold(keys, base, side, delta, checkpoint))
 
         return read
 
-    def _shaped(self, found: pa.Table) -> pa.Table:
+    def _table(self, folded: _Folded) -> pa.Table:
+        base, changes = folded
+        found = base if changes is None else put_together(base, *changes)
         return pa.table([found[name] for name in self._schema.names], schema=self._schema)
+
+    def _pieces(self, folded: _Folded) -> list[Piece]:
+        names = self._schema.names
+        if folded.changes is None:
+            return list(map(Piece, folded.base.select(names).to_batches(PIECE_ROWS)))
+        replaced, rows = folded.changes
+        return list(pieces_together(folded.base.select(names), replaced, rows.select(names)))
 
     def _fold(
         self, keys: KeyRange, base: pa.Table, side: pa.Table, delta: pa.Table, checkpoint: Checkpoint
-    ) -> pa.Table:
-        """The live set of a range, brought from the checkpoint to the instant asked for."""
+    ) -> _Folded:
+        """The live set of a range, and what brings it from the checkpoint to the instant asked for."""
         ref = self._ref
         if not delta.num_rows and not side.num_rows:
-            return base if ref.start is None else VIEW_SCHEMA.empty_table()
+            return _Folded(base if ref.start is None else VIEW_SCHEMA.empty_table())
         told = settle(base if ref.start is None else EMPTY_BASE, side, delta, ref.at, checkpoint.at)
         rows = [told.rows]
         histories = histories_of(self._history, keys, sorted(told.whole.to_pylist()))
         rows += [bulkfold(history, ref.at) for history in histories]
         if ref.start is not None:
             base = VIEW_SCHEMA.empty_table()
-        return self._since_start(put_together(base, told.replaced, pa.concat_tables(rows)))
+        return _Folded(base, (told.replaced, self._since_start(pa.concat_tables(rows))))
 
     def _since_start(self, rows: pa.Table) -> pa.Table:
         """A slice shows of the state at its end what was created in it."""
@@ -203,7 +238,7 @@ def key_history(sources: Sources, bucket: str, key: str, epoch: Epoch) -> list[O
     if not _has_more(sources.archive(bucket, lately=epoch), epoch):
         return found
 
-    def begin(reading: Reading) -> Fold:
+    def begin(reading: Reading) -> Fold[pa.Table]:
         left = [part for part in reading.plan.history if part.leaving]
         named = [one for one in reading.archive.listed if _covers(epoch, one)]
         windows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,13 @@ from snapengine.errors import BadData
 COLUMNS = ("key", "version_id", "etag", "size")
 """What makes a row the same data as another, in the digest's order."""
 
+PIECE_ROWS = 16_384
+"""So many rows' bytes are made and used while they are in the processor's cache."""
+
 _Fixed: TypeAlias = npt.NDArray[Any]
 """As many bytes in each row."""
+_Part: TypeAlias = "_Fixed | pa.BinaryArray"
+"""Of each row, or, as an array of no dimension, of all rows."""
 
 
 def encoded_rows(rows: pa.Table | pa.RecordBatch) -> pa.BinaryArray:
@@ -23,33 +28,110 @@ def encoded_rows(rows: pa.Table | pa.RecordBatch) -> pa.BinaryArray:
 
     Raises `BadData` for a row that no digest can stand for: without a key, or of a negative size.
     """
+    return _side_by_side(_parts(rows), rows.num_rows)
+
+
+class Piece(NamedTuple):
+    """Some rows, some more, and of both, one after the other, the places of those that are meant."""
+
+    held: pa.Table | pa.RecordBatch
+    more: pa.Table | None = None
+    order: npt.NDArray[np.int64] | None = None
+    """None for the first alone."""
+
+    def __len__(self) -> int:
+        return self.held.num_rows if self.order is None else len(self.order)
+
+
+def bytes_of(piece: Piece, start: int, stop: int) -> memoryview:
+    """Of a piece's rows those from `start` up to `stop`, one after the other, as `encoded_rows` makes them.
+
+    Where all are of one width only whole rows are put in order, and nothing holds Python up.
+    """
+    if piece.more is None or piece.order is None:
+        return _values_of(encoded_rows(piece.held.slice(start, stop - start)))
+    order = piece.order[start:stop]
+    held, more = _parts(piece.held), _parts(piece.more)
+    dtype = _layout(held)
+    if dtype is None or (piece.more.num_rows and _layout(more) != dtype):
+        both = [_side_by_side(held, piece.held.num_rows), _side_by_side(more, piece.more.num_rows)]
+        return _values_of(pa.concat_arrays(both).take(pa.array(order)))
+    count = piece.held.num_rows
+    rows = np.empty(count + piece.more.num_rows, dtype)
+    _fill(rows[:count], held)
+    _fill(rows[count:], more)
+    return rows.view(f"V{dtype.itemsize}").take(order).view(np.uint8).data
+
+
+def _values_of(rows: pa.BinaryArray) -> memoryview:
+    _, offsets, values = rows.buffers()
+    first, last = (memoryview(offsets).cast("i")[rows.offset + i] for i in (0, len(rows)))
+    return memoryview(values or b"")[first:last]
+
+
+def _layout(parts: list[_Part]) -> np.dtype[Any] | None:
+    """Of a row; None if not all are of one width."""
+    if not all(isinstance(part, np.ndarray) for part in parts):
+        return None
+    return np.dtype([(f"{place}", part.dtype) for place, part in enumerate(parts)])
+
+
+def _fill(rows: _Fixed, parts: list[_Part]) -> None:
+    if len(rows):
+        for place, part in enumerate(parts):
+            rows[f"{place}"] = part
+
+
+def _parts(rows: pa.Table | pa.RecordBatch) -> list[_Part]:
     key, version_id, etag, size = (_whole(rows[name]) for name in COLUMNS)
     if key.null_count or version_id.null_count or (pc.min(size).as_py() or 0) < 0:
         raise BadData("A view's row has no key, no version id, or a negative size: it is damaged.")
-    parts: list[_Fixed | pa.BinaryArray] = []
+    parts: list[_Part] = []
     for text in (key, version_id, pc.fill_null(etag, "")):
-        parts += [pc.binary_length(text).to_numpy().astype(">i4"), _of_one_width(text)]
+        parts += _with_length(text)
     parts.append(pc.fill_null(size, -1).to_numpy().astype(">i8"))  # 64 bits of ones: an unknown size
-    return _side_by_side(parts)
+    return parts
 
 
 def _whole(column: pa.ChunkedArray[Any] | pa.Array[Any]) -> pa.Array[Any]:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _of_one_width(text: pa.StringArray) -> _Fixed | pa.BinaryArray:
-    """The texts' UTF-8; many rows fast where all have one length, as version ids, most ETags and keys do."""
-    _, offsets, values = text.buffers()
-    if not len(text) or offsets is None or values is None:
-        return text.cast(pa.binary())
-    ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
+def _with_length(text: pa.StringArray) -> list[_Part]:
+    """The lengths and the texts' UTF-8; many rows fast where all have one length, as version ids, most ETags
+    and keys do."""
+    if width := _width(text):
+        return [np.array(width, ">i4"), _values(text, width)]
+    return [pc.binary_length(text).to_numpy().astype(">i4"), text.cast(pa.binary())]
+
+
+def _width(values: pa.StringArray | pa.BinaryArray) -> int:
+    """In bytes, if all have the same and there are some; else 0."""
+    _, offsets, data = values.buffers()
+    if not len(values) or offsets is None or data is None:
+        return 0
+    ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
     width = int(ends[1] - ends[0])
-    if not width or (np.diff(ends) != width).any():
-        return text.cast(pa.binary())
-    return np.frombuffer(values, np.uint8)[ends[0] : ends[-1]].view(f"V{width}")
+    same = ends[-1] - ends[0] == width * len(values) and (np.diff(ends) == width).all()
+    return width if same else 0
 
 
-def _side_by_side(parts: list[_Fixed | pa.BinaryArray]) -> pa.BinaryArray:
+def _values(values: pa.StringArray | pa.BinaryArray, width: int) -> _Fixed:
+    """The bytes of values of one width; nothing is copied."""
+    if not len(values):
+        return np.empty(0, f"V{width}")
+    _, offsets, data = values.buffers()
+    first = int(np.frombuffer(offsets, np.int32)[values.offset])
+    return np.frombuffer(data, np.uint8)[first : first + width * len(values)].view(f"V{width}")
+
+
+def _of_one_width(rows: _Fixed) -> pa.BinaryArray:
+    width = rows.itemsize
+    ends = np.arange(0, (len(rows) + 1) * width, width, dtype=np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(ends), pa.py_buffer(rows)])
+
+
+def _side_by_side(parts: list[_Part], count: int) -> pa.BinaryArray:
     """The parts of each row joined. What is of one width costs little; the rest goes through Arrow's join."""
     joined: list[pa.BinaryArray] = []
     beside: list[_Fixed] = []
@@ -57,16 +139,13 @@ def _side_by_side(parts: list[_Fixed | pa.BinaryArray]) -> pa.BinaryArray:
         if isinstance(part, np.ndarray):
             beside.append(part)
             continue
-        joined += [_packed(beside), part]
+        joined += [_packed(beside, count), part]
         beside = []
-    joined.append(_packed(beside))  # the size, at least
+    joined.append(_packed(beside, count))  # the size, at least
     return joined[0] if len(joined) == 1 else pc.binary_join_element_wise(*joined, b"")
 
 
-def _packed(columns: list[_Fixed]) -> pa.BinaryArray:
-    packed = np.empty(len(columns[0]), [(f"{place}", column.dtype) for place, column in enumerate(columns)])
-    for place, column in enumerate(columns):
-        packed[f"{place}"] = column
-    width = packed.itemsize
-    ends = np.arange(0, (len(packed) + 1) * width, width, dtype=np.int32)
-    return pa.Array.from_buffers(pa.binary(), len(packed), [None, pa.py_buffer(ends), pa.py_buffer(packed)])
+def _packed(columns: list[_Fixed], count: int) -> pa.BinaryArray:
+    packed = np.empty(count, [(f"{place}", column.dtype) for place, column in enumerate(columns)])
+    _fill(packed, columns)
+    return _of_one_width(packed)

@@ -83,10 +83,10 @@ class WholeFold:
         files = [*reading.plan.files, *reading.listed(), *self._rows.files]
         return reading.cut(files, RANGE_ROWS, self._tail.bounds)
 
-    def start(self, keys: KeyRange) -> Callable[[], Finish]:
+    def start(self, keys: KeyRange) -> Callable[[], Finish[pa.Table]]:
         view, archived = self._view.start(keys), self._rows.start(keys, self._schema)
 
-        def read() -> Finish:
+        def read() -> Finish[pa.Table]:
             finish, rows = view(), archived()
             return lambda: self._joined(keys, finish(), rows)
 
@@ -148,7 +148,7 @@ class ChangeFold:
         files = [*reading.plan.side, *reading.listed(), *(f for part in parts for f in part.files)]
         return reading.cut([*files, *(self._files if self._whole else ())], RANGE_ROWS, self._tail.bounds)
 
-    def start(self, keys: KeyRange) -> Callable[[], Finish]:
+    def start(self, keys: KeyRange) -> Callable[[], Finish[pa.Table]]:
         waits = [
             self._side.start(keys),
             self._delta.start(keys),
@@ -157,7 +157,7 @@ class ChangeFold:
         ]
         base = self._live.start(keys) if self._whole else None
 
-        def read() -> Finish:
+        def read() -> Finish[pa.Table]:
             side, delta, later, pending = (wait() for wait in waits)
             standing = self._read_live(base) if base else None
             return lambda: self._fold(keys, side, delta, later, pending, standing)

@@ -243,7 +243,7 @@ class _Changes:
         view = replace(self._ref, start=None, selection="")
         count = 0
 
-        def begin(reading: Reading) -> Fold:
+        def begin(reading: Reading) -> Fold[pa.Table]:
             self.fold = ChangeFold(reading, self._sources, view, self._wanted, self._checkpoint)
             return self.fold.start
 
@@ -289,7 +289,7 @@ def folded_ranges(
     asked = ref if checkpoint is None else replace(ref, start=None)
     known = sources if checkpoint is None else _Pinned(sources, checkpoint)
 
-    def begin(reading: Reading) -> Fold:
+    def begin(reading: Reading) -> Fold[pa.Table]:
         nonlocal fold
         if checkpoint is None:
             fold = WholeFold(reading, known, asked, wanted, rest=rest)

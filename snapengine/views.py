@@ -15,7 +15,6 @@ from snapengine.bulkfold import versions_of
 from snapengine.cautions import SelectionNotKept, caution
 from snapengine.completeness import completeness
 from snapengine.diff import Diff, diff_batches, diff_tables
-from snapengine.digest import digest_batches
 from snapengine.download import download, plan_paths
 from snapengine.errors import NoSuchKey, SnapEngineError, UsageError, VersionGone
 from snapengine.instants import to_datetime
@@ -242,7 +241,7 @@ class View(Mapping[str, ObjectVersion]):
 
     def digest(self) -> str:
         """`sha256:<hex>` over keys, version ids, ETags and sizes. Equal digests mean equal data."""
-        return digest_batches(self._rows.to_digest())
+        return self._rows.digest()
 
     def diff(self, other: View) -> Diff:
         """What changed from this view to the other: keys added, removed, and with another version."""

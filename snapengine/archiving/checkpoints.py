@@ -116,7 +116,7 @@ def drop_damaged(tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[
 def _later_histories(tools: ArchiveTools, ref: SnapshotRef, epoch: Epoch) -> Iterator[pa.Table]:
     """All observations of the keys of which one is of an event or a page after the checkpoint's instant."""
 
-    def begin(reading: Reading) -> Fold:
+    def begin(reading: Reading) -> Fold[pa.Table]:
         history = reading.plan.history
         late = set(changed_between(history, ref.at, _FOR_EVER))
         parts = [replace(part, files=tuple(f for f in part.files if f in late)) for part in history]

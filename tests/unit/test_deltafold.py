@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from snapengine import deltafold
 from snapengine.bulkfold import VIEW_SCHEMA, bulkfold, version_table, versions_of
-from snapengine.deltafold import EMPTY_BASE, put_together, settle
+from snapengine.deltafold import EMPTY_BASE, pieces_together, put_together, settle
+from snapengine.digest import digest, digest_batches, digest_pieces
+from snapengine.errors import BadData
 from snapengine.fold import fold
 from snapengine.model import SLACK_MS, ObjectVersion, Observation
 from snapengine.observation_codec import SCHEMA, decode_table, encode
+from snapengine.row_bytes import COLUMNS
 from snapengine.testing.model_bucket import Versioning
 from snapengine.testing.strategies import (
     KEY,
@@ -244,11 +247,43 @@ def test_rows_are_put_in_alike_however_the_others_are_cut_into_pieces(
     base = pa.concat_tables([whole.slice(a, max(b - a, 0)) for a, b in itertools.pairwise(ends)])
     rows = version_table([_row(key, "new") for key in new])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(deltafold, "_PIECE_ROWS", most)
+        patched.setattr(deltafold, "PIECE_ROWS", most)
         together = put_together(base, pa.array(sorted(gone), pa.string()), rows)
+        in_pieces = _digest_of_pieces(base, pa.array(sorted(gone), pa.string()), rows)
     expected = dict.fromkeys(set(old) - gone, "old") | dict.fromkeys(new, "new")
     found = zip(together["key"].to_pylist(), together["version_id"].to_pylist(), strict=True)
     assert list(found) == sorted(expected.items())
+    assert in_pieces == _digest_row_by_row(together)
+
+
+def _digest_of_pieces(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> str:
+    return digest_pieces(pieces_together(base.select(COLUMNS), replaced, rows.select(COLUMNS)))
+
+
+def _digest_row_by_row(rows: pa.Table) -> str:
+    return digest(zip(*(rows[name].to_pylist() for name in COLUMNS), strict=True))
+
+
+@pytest.mark.parametrize("added", [lambda n: f"{n + 1:06d}", lambda n: f"{n:06d}+", lambda n: f"{n:06d}é"])
+@pytest.mark.parametrize("every", [2, 50, 30_000, 150_000])
+def test_the_digest_of_what_is_put_together_is_that_of_its_pieces(
+    every: int, added: Callable[[int], str]
+) -> None:
+    base = _many(lambda n: f"{n:06d}", range(0, 150_000, 2))
+    rows = _many(added, range(every - 1, 150_000, every))
+    replaced = pa.array([f"{n:06d}" for n in range(0, 150_000, 3 * every)], pa.string())
+    whole = put_together(base, replaced, rows)
+    assert _digest_of_pieces(base, replaced, rows) == _digest_row_by_row(whole)
+    assert digest_batches(whole.to_batches(max_chunksize=50_001)) == _digest_row_by_row(whole)
+
+
+def test_a_row_that_no_digest_can_stand_for_is_damage_in_a_piece_too() -> None:
+    base = _many(lambda n: f"{n:06d}", range(10))
+    rows = _many(lambda n: f"{n:06d}+", range(3)).set_column(
+        2, VIEW_SCHEMA.field("size"), pa.array([1, -1, 2])
+    )
+    with pytest.raises(BadData, match="negative size"):
+        _digest_of_pieces(base, pa.array([], pa.string()), rows)
 
 
 @pytest.mark.parametrize("every", [1, 25, 1000])
