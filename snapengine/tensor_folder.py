@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from typing import Final, NamedTuple
 from snapengine.archive.cache import HEAD_BYTES
 from snapengine.forgotten import Forgotten
 from snapengine.model import ObjectVersion
+
+_logger = logging.getLogger(__name__)
 
 _FORMAT: Final = 1
 _LENGTH: Final = 2
@@ -60,6 +63,8 @@ class ForgottenHere:
     def __init__(self, folder: Path, bucket: str, store: str) -> None:
         """`store`: the table that told it, as the setting names it."""
         self._path = _told_in(folder, bucket, store)
+        self._bucket = bucket
+        self._warned = False
         self._seen: tuple[int, int] | None = None
         self._forgotten = Forgotten()
 
@@ -67,16 +72,24 @@ class ForgottenHere:
         """None if it cannot be read: then anything may be forgotten."""
         try:
             status = self._path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return Forgotten()
-        except OSError:
-            return None
+        except OSError as error:
+            return self._unknown(error)
         if (seen := (status.st_ino, status.st_mtime_ns)) != self._seen:
             found = _read(self._path)
             if found is None:
-                return None
+                return self._unknown("it is damaged, or of a newer snapengine")
             self._forgotten, self._seen = found, seen
         return self._forgotten
+
+    def _unknown(self, why: object) -> None:
+        if not self._warned:
+            text = (
+                "%s says what is forgotten and cannot be read (%s): no sample of bucket %s is kept or given."
+            )
+            _logger.warning(text, self._path, why, self._bucket)
+        self._warned = True
 
     def covers(self, version: ObjectVersion) -> bool:
         """Whether nothing of a version may be kept or given."""
