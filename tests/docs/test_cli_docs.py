@@ -98,6 +98,7 @@ def test_these_are_the_commands() -> None:
         "extract",
         "extract-worker",
         "metadata",
+        "rollback",
         "worker",
     ]
 

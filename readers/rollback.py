@@ -1,0 +1,339 @@
+"""Makes a bucket show again what a view shows, by adding versions and markers: nothing of its past goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from readers.export_copying import Copied, Copier, DestinationChanged, Place
+from readers.export_evidence import Stored, described, same_bytes, stored, verdict
+from readers.export_order import done_ahead
+from readers.export_outcomes import problem_of
+from readers.rollback_steps import NOT_TO_BE_HAD, TO_DO, Step, step_of_line, steps
+from snapengine.aws_errors import code_of, translate
+from snapengine.buckets.asking import asking
+from snapengine.buckets.listing import list_versions
+from snapengine.errors import Refused, SnapEngineError, UsageError, VersionArchived
+from snapengine.model import ObjectVersion
+
+if TYPE_CHECKING:
+    from snapengine.engine import Engine
+    from snapengine.views import View
+
+WORKERS: Final = 24
+SAMPLES: Final = 5
+"""Keys of each kind that a plan shows."""
+
+Tier = Literal["Standard", "Bulk", "Expedited"]
+Fate = Literal[
+    "copied",
+    "marked",
+    "there",
+    "changed",
+    "gone",
+    "archived",
+    "restoring",
+    "denied",
+    "different",
+    "unreadable",
+]
+PROBLEMS: Final = ("changed", *NOT_TO_BE_HAD, "different")
+
+_ABSENT: Final = {"404", "NoSuchKey", "NoSuchVersion"}
+_CHANGED: Final = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+
+
+@dataclass(slots=True)
+class Planned:
+    """What a rollback would do."""
+
+    reference: str
+    counts: Counter[str] = field(default_factory=Counter)
+    """Keys by `Step.kind`."""
+    bytes: int = 0
+    """To be copied, by S3 itself."""
+    samples: dict[str, list[Step]] = field(default_factory=dict)
+    """By kind, but for what stays as it is."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def to_do(self) -> int:
+        return sum(self.counts[kind] for kind in TO_DO)
+
+    @property
+    def missing(self) -> int:
+        """Versions that cannot be had."""
+        return sum(self.counts[kind] for kind in NOT_TO_BE_HAD)
+
+    def fields(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        kinds = ("same", "equal", "absent", *TO_DO, *NOT_TO_BE_HAD)
+        return {
+            "reference": self.reference,
+            **{kind: self.counts[kind] for kind in kinds},
+            "bytes": self.bytes,
+            "warnings": self.warnings,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one key."""
+
+    fate: Fate
+    """`copied`, `marked`; `there`: it shows the version's bytes, or nothing, already; `changed`: somebody
+    else changed it since the plan, and it is left; `restoring`: from its archive, for a later run."""
+    step: Step
+    new_version_id: str | None = None
+    """Of the copy, or of the marker."""
+    checked: tuple[str, ...] = ()
+    """Of a copy what was found equal, as in `export_copying.Copied`."""
+    detail: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        return {
+            "outcome": self.fate,
+            "key": self.step.key,
+            "version_id": self.step.version.version_id if self.step.version else None,
+            "new_version_id": self.new_version_id,
+            "checked": list(self.checked),
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """How archived versions are asked for."""
+
+    days: int = 7
+    """For so long the restored copies stay readable."""
+    tier: Tier = "Standard"
+
+
+class Rollback:
+    """One rollback of one bucket to one view; inside a `with`, as it has threads and a file with its plan."""
+
+    def __init__(self, engine: Engine, view: View, restoring: Restoring | None = None) -> None:
+        """Raises `UsageError` for a slice and for a narrowed view, which say nothing of the other keys."""
+        if view.ref.start is not None or view.ref.selection:
+            raise UsageError(
+                f"{view.reference} does not show all keys of an instant, and the others would be deleted. "
+                "Give an instant, or a view that is neither a slice nor narrowed."
+            )
+        self.view = view
+        self.bucket = view.bucket
+        self._restoring = restoring
+        self._client = engine.client("s3")
+        self._copier = Copier(self._client)
+        self._plan: TextIO = TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  # closed with the rollback
+
+    def __enter__(self) -> Rollback:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._copier.close()
+        self._plan.close()
+
+    def plan(self, tell: Callable[[Step], None] = lambda _: None) -> Planned:
+        """Compare the view with a listing of the bucket made now; changes nothing. Tells each step but those
+        that are `same`, `equal` or `absent`.
+
+        Raises `Refused` unless versioning is enabled: a copy would destroy what it replaces.
+        """
+        self._check_versioning()
+        planned = Planned(self.view.reference, warnings=self._warnings())
+        self._plan.seek(0)
+        self._plan.truncate()
+        pages = list_versions(self._client, self.bucket, prefix=self.view.prefix)
+        found = steps(self.view.versions(), (entry for page in pages for entry in page.entries))
+        with closing(done_ahead(self._looked_at, found, WORKERS)) as looked_at:
+            for _, step in looked_at:
+                planned.counts[step.kind] += 1
+                if step.kind not in TO_DO + NOT_TO_BE_HAD:
+                    continue
+                self._plan.write(step.line())
+                if step.kind == "copy" and step.version is not None:
+                    planned.bytes += step.version.size or 0
+                samples = planned.samples.setdefault(step.kind, [])
+                if len(samples) < SAMPLES:
+                    samples.append(step)
+                tell(step)
+        return planned
+
+    def carry_out(self, tell: Callable[[Outcome], None] = lambda _: None) -> Counter[str]:
+        """Do what the last plan said, telling each outcome in key order; how many there are of each.
+
+        What was changed since the plan is left as it is. It may be run again at any time: what is done is in
+        no new plan.
+        """
+        self._check_versioning()
+        self._plan.seek(0)
+        counts: Counter[str] = Counter()
+        with closing(done_ahead(self._act, map(step_of_line, self._plan), WORKERS)) as done:
+            for _, outcome in done:
+                counts[outcome.fate] += 1
+                tell(outcome)
+        return counts
+
+    def _check_versioning(self) -> None:
+        with asking(f"bucket {self.bucket}"):
+            status = self._client.get_bucket_versioning(Bucket=self.bucket).get("Status", "off")
+        if status != "Enabled":
+            raise Refused(
+                f"Versioning of bucket {self.bucket} is {status.lower()}: what is copied onto a key would "
+                "destroy what it shows now. Enable versioning first, or export the view to another place."
+            )
+
+    def _warnings(self) -> list[str]:
+        level, found = self.view.completeness, []
+        if level.history != "recorded":
+            found.append(f"The view is not known as well as it might be: {level.reason}")
+        elif level.level != "verified":
+            found.append(f"The view is {level.level} only, and keys that it does not know go: {level.reason}")
+        return found
+
+    # The plan
+
+    def _looked_at(self, step: Step) -> Step:
+        """The step once S3 has been asked about what a listing does not tell."""
+        version = step.version
+        alike = version is not None and step.latest_size == version.size and step.latest_etag is not None
+        if version is None or not (step.kind == "archived" or (step.kind == "copy" and alike)):
+            return step
+        try:
+            source = described(self._client, self.bucket, version)
+            if source.archived:
+                ongoing = 'ongoing-request="true"' in source.reply.get("Restore", "")
+                return replace(step, kind="restoring" if ongoing else "archived")
+            if alike and self._is_equal(step, version, source):
+                return replace(step, kind="equal", detail="")
+        except SnapEngineError as error:
+            problem = problem_of(error, version, "")
+            kind = problem.kind if problem.kind in {"gone", "archived", "denied"} else "unreadable"
+            return replace(step, kind=kind, detail=problem.detail)
+        return replace(step, kind="copy", detail="")
+
+    def _is_equal(self, step: Step, version: ObjectVersion, source: Stored) -> bool:
+        """Whether the latest version, of the same size and another ETag, has the version's bytes."""
+        latest = ObjectVersion(
+            step.key, str(step.latest_id), step.latest_size, step.latest_etag, self.view.ref.at
+        )
+        found = verdict(source, stored(self._head(step.key, VersionId=step.latest_id)))
+        if found != "unknown":
+            return found != "different"
+        return same_bytes(
+            lambda start, end: self.view.read_version(version, start, end),
+            lambda start, end: self.view.read_version(latest, start, end),
+            source.size,
+        )
+
+    # Carrying it out
+
+    def _act(self, step: Step) -> Outcome:
+        if step.kind == "archived":
+            return self._archived(step)
+        if step.kind not in TO_DO:
+            why = self.view.why_gone(step.version) if step.kind == "gone" and step.version else None
+            detail = f"{step.detail}. {why}" if why else step.detail
+            return Outcome(step.kind, step, detail=detail)  # type: ignore[arg-type]  # these are fates, too
+        try:
+            if (early := self._guarded(step)) is not None:
+                return early
+            return self._copied(step, step.version) if step.version is not None else self._marked(step)
+        except VersionArchived as error:
+            return self._archived(replace(step, detail=str(error)))
+        except SnapEngineError as error:
+            return _problem(step, error)
+
+    def _guarded(self, step: Step) -> Outcome | None:
+        """None if the key shows what it showed to the plan; else what became of it."""
+        latest_id, etag, size = self._shown(step.key)
+        planned = (step.latest_id, step.latest_etag)
+        if etag is None and step.latest_etag is None and latest_id in {None, step.latest_id}:
+            return None  # a marker, or nothing; not every server names the marker
+        if etag is not None and (latest_id or step.latest_id, etag) == planned:
+            return None
+        wanted = step.version
+        done = etag is None if wanted is None else etag and (etag, size) == (wanted.etag, wanted.size)
+        if done:
+            return Outcome("there", step, latest_id)
+        return Outcome(
+            "changed", step, latest_id, detail="It was changed since the plan, and is left as it is."
+        )
+
+    def _shown(self, key: str) -> tuple[str | None, str | None, int | None]:
+        """The latest version's id, ETag and size; of a marker its id at most."""
+        try:
+            reply = self._client.head_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if code_of(error) not in _ABSENT:
+                raise translate(error, f"s3://{self.bucket}/{key}") from error
+            headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+            return headers.get("x-amz-version-id"), None, None
+        except BotoCoreError as error:
+            raise translate(error, f"s3://{self.bucket}/{key}") from error
+        return reply.get("VersionId"), reply["ETag"].strip('"'), reply["ContentLength"]
+
+    def _copied(self, step: Step, version: ObjectVersion) -> Outcome:
+        condition = {"IfMatch": f'"{step.latest_etag}"'} if step.latest_etag else {"IfNoneMatch": "*"}
+        try:
+            done: Copied = self._copier.copy(
+                self.bucket, version, Place(self.bucket, step.key, condition, in_place=True)
+            )
+        except DestinationChanged as changed:  # by somebody else, or by a copy whose reply was lost
+            return self._guarded(step) or _problem(step, changed)
+        return Outcome("copied", step, done.stored.version_id, done.checked)
+
+    def _marked(self, step: Step) -> Outcome:
+        try:
+            reply = self._client.delete_object(
+                Bucket=self.bucket, Key=step.key, IfMatch=f'"{step.latest_etag}"'
+            )
+        except ClientError as error:
+            if code_of(error) in _CHANGED | _ABSENT:
+                again = self._guarded(step)
+                return again or Outcome("changed", step, detail="S3 says that it was changed meanwhile.")
+            raise translate(error, f"s3://{self.bucket}/{step.key}") from error
+        except BotoCoreError as error:
+            raise translate(error, f"s3://{self.bucket}/{step.key}") from error
+        return Outcome("marked", step, reply.get("VersionId"))
+
+    def _archived(self, step: Step) -> Outcome:
+        """Ask for the version's restoration, if that was asked for."""
+        if self._restoring is None or step.version is None:
+            return Outcome("archived", step, detail=step.detail)
+        request: dict[str, Any] = {"GlacierJobParameters": {"Tier": self._restoring.tier}}
+        if step.stored_class != "INTELLIGENT_TIERING":  # which brings it back for good
+            request["Days"] = self._restoring.days
+        try:
+            self._client.restore_object(
+                Bucket=self.bucket,
+                Key=step.key,
+                VersionId=step.version.version_id,
+                RestoreRequest=request,
+            )
+        except (ClientError, BotoCoreError) as error:
+            if not (isinstance(error, ClientError) and code_of(error) == "RestoreAlreadyInProgress"):
+                return _problem(step, translate(error, f"s3://{self.bucket}/{step.key}"))
+        return Outcome("restoring", step, detail="It is being restored: run it again when S3 has it.")
+
+    def _head(self, key: str, **options: Any) -> Any:
+        try:
+            return self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **options)
+        except (ClientError, BotoCoreError) as error:
+            raise translate(error, f"s3://{self.bucket}/{key}") from error
+
+
+def _problem(step: Step, error: SnapEngineError) -> Outcome:
+    """Raises what concerns all keys."""
+    version = step.version or ObjectVersion(step.key, "", None, None, 0)
+    problem = problem_of(error, version, "")
+    fate: Any = "changed" if problem.kind == "conflict" else problem.kind
+    return Outcome(fate, step, detail=problem.detail)
