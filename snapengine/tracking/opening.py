@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from getpass import getuser
 from typing import TYPE_CHECKING, Any
 
-from snapengine.errors import NotYetComplete, SnapEngineError
-from snapengine.instants import TimeInput, to_millis
+from snapengine.errors import FutureTime, NotYetComplete, SnapEngineError
+from snapengine.instants import GRACE_MS, TimeInput, render, to_millis
 from snapengine.model import SnapshotRef
 from snapengine.run_notes import RUN
 from snapengine.tracking.active import Run, SeveralRuns, active_run
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 AT = "SNAPENGINE_AT"
 _NAMES = ("snapshot:", RUN)
 _MINUTE = 60_000
+_CLOCKS_MS = 5_000
+"""So far beyond the grace the clock of the machine that started a run may be ahead of ours."""
 
 Note = bool | str
 """Whether a view is noted in the active run; text is the context that MLflow shows with it."""
@@ -33,7 +36,7 @@ def view(
     """`Engine.view`; `at` None is the instant that `SNAPENGINE_AT` names, or that the active run began, or
     now."""
     run = _run()
-    instant = default_instant(run) if at is None else at
+    instant = _default(engine, run) if at is None else at
     own = at is None and run is not None
 
     def make(**changes: Any) -> View:
@@ -49,7 +52,7 @@ def view(
 def slice_(engine: Engine, bucket: str, start: TimeInput, end: TimeInput, note: Note, **options: Any) -> View:
     """`Engine.slice`; `end` None as `at` for a view, and a look-back for `start` then counts from there."""
     run = _run()
-    last = default_instant(run) if end is None else end
+    last = _default(engine, run) if end is None else end
     first = to_millis(start, now=last) if end is None and isinstance(last, int) else start
 
     def make(**changes: Any) -> View:
@@ -79,6 +82,24 @@ def default_instant(run: Run | None) -> TimeInput:
         return given
     counted = to_millis(given, now=run.started_at)
     return run.at if isinstance(run.at, int) and abs(run.at - counted) < _MINUTE else counted
+
+
+def _default(engine: Engine, run: Run | None) -> TimeInput:
+    """The same, once it is past by our clock: a machine whose clock is ahead may have started the run. Raises
+    `FutureTime` where it is too far ahead for that."""
+    instant = default_instant(run)
+    if run is None or not isinstance(instant, int):
+        return instant
+    end = time.monotonic() + _CLOCKS_MS / 1000
+    while (ahead := instant - engine.clock() - GRACE_MS) > 0:
+        if ahead > (end - time.monotonic()) * 1000:
+            raise FutureTime(
+                f"Run {run.run_id} is to see {render(instant)}, and here it is {render(engine.clock())}: "
+                f"views wait for {_CLOCKS_MS / 1000:g} seconds at most. Set the clocks right (NTP), or "
+                "give `at`."
+            )
+        time.sleep(ahead / 1000)
+    return instant
 
 
 def _run() -> Run | None:
