@@ -133,10 +133,11 @@ class Archiver:
         self._site.run(sweep_orphans(self._engine, self._engine.memory, self._site.bucket, 0, lambda: None))
 
     def let_go(self) -> bool:
-        """Of what is more than a day old; SQLite, by its own clock, lets it go at once, where a day should
-        pass first: so what is remembered of manifests for a minute is forgotten."""
+        """Of what is more than a day old; it goes at once, where a day should pass first: so what is
+        remembered of manifests for a minute is forgotten."""
         self._engine.forget()
         done = self._site.run(let_go(self._engine, self._engine.memory, self._site.bucket, 1))
+        self._site.expire()
         return bool(done.entries or done.stubs)
 
     def _last(self) -> Segment | None:

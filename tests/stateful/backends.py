@@ -35,6 +35,8 @@ class Site:
     log: LogStore
     store: DynamoDBStore | SQLiteStore
     bucket: str
+    expire: Callable[[], None] = lambda: None
+    """Remove what the table may remove by its time to live, all at once. SQLite has done so already."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(coroutine)
@@ -94,8 +96,18 @@ def dynamodb(url: str) -> Iterator[Backend]:
         stack.callback(lambda: loop.run_until_complete(context.__aexit__(None, None, None)))
         log = DynamoDBLog(log_client, table)
 
+        def expire() -> None:
+            pages = client.get_paginator("scan").paginate(
+                TableName=table,
+                FilterExpression="attribute_exists(expires)",
+                ProjectionExpression="PK, SK",
+                ConsistentRead=True,
+            )
+            for item in [item for page in pages for item in page["Items"]]:
+                client.delete_item(TableName=table, Key=item)
+
         @contextmanager
         def site() -> Iterator[Site]:
-            yield Site(loop, log, store, f"scans-{next(_names)}")
+            yield Site(loop, log, store, f"scans-{next(_names)}", expire)
 
         yield site

@@ -124,3 +124,15 @@ def test_on_dynamodb_local(dynamodb_local_server: Endpoint, record_property: Rep
         tally, held = play(backend, 200 if LONG else 12)
     say(record_property, tally, held)
     assert tally.total() >= (5_000 if LONG else 250)
+
+
+@pytest.mark.services
+@pytest.mark.xdist_group("dynamodb-local")
+@pytest.mark.usefixtures("small_files")
+def test_on_dynamodb_local_with_an_archive(dynamodb_local_server: Endpoint, record_property: Report) -> None:
+    with dynamodb(dynamodb_local_server.endpoint_url) as backend:
+        tally, held = play(backend, 200 if LONG else 12, kind=ArchivedHistory)
+    say(record_property, tally, held)
+    assert tally.total() >= (4_000 if LONG else 250)
+    for work in ("checkpoints", "compactions", "let go"):
+        assert held[work] >= 1, held
