@@ -28,6 +28,7 @@ class House:
         self.engine = Engine(Settings(store=f"sqlite:///{log}"))
         self.engine.store.create()
         self.bucket = f"b-{uuid4().hex}"
+        self.old: Any = None
         self.s3.create_bucket(Bucket=self.bucket)
         if versioning is not None:
             self.versioning("Enabled")
