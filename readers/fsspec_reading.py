@@ -18,6 +18,7 @@ from readers.concurrent import PART, Wanted, read_many, read_whole, split, try_m
 from readers.errors import read_only
 from readers.fsspec_file import SnapFile
 from readers.fsspec_lookup import Keys
+from readers.fsspec_mapping import ExactMap
 from readers.fsspec_paths import folder_of
 from readers.fsspec_refusals import ReadOnly
 from readers.fsspec_tree import Tree, as_told, told
@@ -131,6 +132,12 @@ class Reading(ReadOnly, Tree):
             for at, data in zip(there, try_many(keys.read, wanted), strict=True):
                 out[at] = _kept(_outcome(data, found[names[at]], starts[at], ends[at], paths[at]), stop)
         return out
+
+    def get_mapper(
+        self, root: str = "", check: bool = False, create: bool = False, missing_exceptions: Any = None
+    ) -> ExactMap:
+        """A folder as a mapping from names, to the letter, to bytes; read-only."""
+        return ExactMap(root, self, check, create, missing_exceptions=missing_exceptions)
 
     # To local files
 
