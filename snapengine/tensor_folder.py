@@ -75,15 +75,17 @@ class ForgottenHere:
         except (FileNotFoundError, NotADirectoryError):
             return Forgotten()
         except OSError as error:
-            return self._unknown(error)
+            self._warn(error)
+            return None
         if (seen := (status.st_ino, status.st_mtime_ns)) != self._seen:
             found = _read(self._path)
             if found is None:
-                return self._unknown("it is damaged, or of a newer snapengine")
+                self._warn("it is damaged, or of a newer snapengine")
+                return None
             self._forgotten, self._seen = found, seen
         return self._forgotten
 
-    def _unknown(self, why: object) -> None:
+    def _warn(self, why: object) -> None:
         if not self._warned:
             text = (
                 "%s says what is forgotten and cannot be read (%s): no sample of bucket %s is kept or given."

@@ -19,7 +19,7 @@ from snapengine.archiving import paths
 from snapengine.archiving.forget_conditions import ConditionsForgetting, ConditionsForgotten
 from snapengine.archiving.forget_files import FilesForgetting, FilesForgotten, Near
 from snapengine.archiving.forget_log import LogForgetting, LogForgotten
-from snapengine.archiving.forget_places import PlacesForgotten, clear_here, sweep_now
+from snapengine.archiving.forget_places import PlacesForgotten, clear_here, clear_tensors, sweep_now
 from snapengine.archiving.leasing import Renew, at_work
 from snapengine.archiving.registry import claim
 from snapengine.archiving.tools import ArchiveTools
@@ -77,7 +77,23 @@ async def count(tools: ArchiveTools, bucket: str, asked: Asked) -> Done:
     if root is not None:
         files = FilesForgetting(tools.store, root, bucket, forgotten, _go_on, apply=False, near=asked.near)
         done.archive = await asyncio.to_thread(files.run)
+    await asyncio.to_thread(clear_tensors, tools.settings, bucket, forgotten, done.places, apply=False)
     return done
+
+
+async def clear_this_machine(tools: ArchiveTools, bucket: str) -> Done:
+    """Delete what this machine still keeps of what was ever forgotten; nothing else is changed, and only
+    reading the table is needed."""
+    await asyncio.to_thread(_place, tools, bucket)
+    async with tools.log() as log:
+        done = Done(bucket, applied=True, forgotten=await read_forgotten(log, bucket))
+    await asyncio.to_thread(_clear_here, tools, done)
+    return done
+
+
+def _clear_here(tools: ArchiveTools, done: Done) -> None:
+    clear_here(tools, done.places)
+    clear_tensors(tools.settings, done.bucket, done.forgotten, done.places, apply=True)
 
 
 async def forget(
@@ -211,7 +227,7 @@ class _Run:
             done.places = await asyncio.to_thread(sweep_now, tools, root, bucket, self._renew)
         await passing.once_more()
         self._show("this machine")
-        await asyncio.to_thread(clear_here, tools, done.places)
+        await asyncio.to_thread(_clear_here, tools, done)
         self._show("the table's own files")
         done.places.remains += await asyncio.to_thread(tools.store.scrub)
         await asyncio.to_thread(_note_whole, tools, bucket, self._forgotten)

@@ -25,6 +25,9 @@ from snapengine.archiving.sweeping import sweep_retired
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.aws_errors import code_of, translated
 from snapengine.errors import BadData, SchemaTooNew
+from snapengine.forgotten import Forgotten
+from snapengine.settings import Settings
+from snapengine.tensor_folder import count_samples, forget_here
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -50,6 +53,8 @@ class PlacesForgotten:
     """Of such files, in a bucket with versioning."""
     cached: int = 0
     temporary: int = 0
+    tensors: int = 0
+    """Samples in this machine's tensor snapshots; also counted where nothing is deleted."""
     remains: list[str] = field(default_factory=list)
     """Where something may still be, in words."""
 
@@ -173,6 +178,25 @@ class _Versions:
 
 
 # This machine
+
+
+def clear_tensors(
+    settings: Settings, bucket: str, forgotten: Forgotten, done: PlacesForgotten, *, apply: bool
+) -> None:
+    """Delete from this machine's tensor snapshots the samples of forgotten objects, or count them."""
+    folder = settings.tensor_folder
+    if folder is None:
+        return
+    try:
+        if apply:
+            done.tensors += forget_here(folder, bucket, settings.store, forgotten)
+        else:
+            done.tensors += count_samples(folder, bucket, forgotten)
+    except OSError as error:
+        done.remains.append(
+            f"tensor snapshots in {folder} on this machine, which could not be gone through ({error}): "
+            "delete the folder"
+        )
 
 
 def clear_here(tools: ArchiveTools, done: PlacesForgotten) -> None:

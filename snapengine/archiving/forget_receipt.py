@@ -19,8 +19,8 @@ DIGESTS: Final = (
 )
 
 _CACHES: Final = (
-    "caches of other machines, until it is their turn to go (to clear one delete its folder, "
-    "SNAPENGINE_CACHE), and the memory of running processes"
+    "caches and tensor snapshots of other machines and users: run `snapengine forget {bucket} --here` there, "
+    "or delete the folders SNAPENGINE_CACHE and SNAPENGINE_TENSOR_CACHE; the memory of running processes"
 )
 
 
@@ -60,9 +60,19 @@ def receipt(
             "files_deleted": places.files,
             "versions_deleted": places.versions,
         },
-        "this_machine": {"cached_deleted": places.cached, "temporary_deleted": places.temporary},
+        "this_machine": this_machine(done),
         "remains": [*_stays(done), *places.remains] if done.applied else [],
         "digests": DIGESTS,
+    }
+
+
+def this_machine(done: Done) -> dict[str, int]:
+    """What was deleted here; `tensor_samples` would be, in a dry run."""
+    places = done.places
+    return {
+        "cached_deleted": places.cached,
+        "temporary_deleted": places.temporary,
+        "tensor_samples": places.tensors,
     }
 
 
@@ -84,7 +94,7 @@ def _stays(done: Done) -> list[str]:
         "that these versions existed: key, version id, size, ETag and times, in the log and the archive",
         f"the objects themselves, in bucket {done.bucket}: nothing is deleted there",
         *_conditions_left(done),
-        _CACHES,
+        _CACHES.format(bucket=done.bucket),
         "what was exported: DataFrames, files, copies and backups",
     ]
     if done.root is not None and done.root.startswith("s3://"):

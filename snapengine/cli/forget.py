@@ -11,6 +11,7 @@ import typer
 
 from snapengine.cli import options
 from snapengine.cli.audit import audited
+from snapengine.cli.forget_output import clear_here, show_receipt
 from snapengine.cli.output import Output, printable
 from snapengine.errors import BucketNotEnabled, Refused, UsageError
 
@@ -28,6 +29,7 @@ snapengine forget scans --where "PatientID = '4711'" --dry-run
 snapengine forget scans --prefix trial-7/ --yes --json
 snapengine forget scans --conditions
 snapengine forget scans --finish
+snapengine forget scans --here
 snapengine forget scans --key ct/0001.dcm --allow-again"""
 
 
@@ -74,6 +76,10 @@ def forget(
     finish: Annotated[
         bool, typer.Option("--finish", help="Go on with what was stopped; ask for nothing new.")
     ] = False,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="Only clear this machine of what was ever forgotten; nothing else."),
+    ] = False,
     allow_again: Annotated[
         bool, typer.Option("--allow-again", help="Let rows of these keys or prefixes be kept from now on.")
     ] = False,
@@ -87,28 +93,29 @@ def forget(
 ) -> None:
     """Have rows of metadata of given objects be nowhere any more.
 
-    They leave the table, the archive and this machine's cache. That the versions existed stays known, and no
-    digest changes; the objects in S3 are not touched. Nothing brings such rows back until they are allowed
-    again. Of narrowed views that hold such an object the conditions over identifying columns go too.
-    It may be run beside workers and archivers, and be stopped: --finish goes on. docs/forget.md says what it
-    finds, and what it cannot reach. Exits with 1 if of a key nothing was ever known.
+    They leave the table, the archive and this machine's caches, and their samples its tensor snapshots. That
+    the versions existed stays known, and no digest changes; the objects in S3 are not touched. Nothing brings
+    such rows back until they are allowed again. Of narrowed views that hold such an object the conditions
+    over identifying columns go too. It may be run beside workers and archivers, and be stopped: --finish goes
+    on. docs/forget.md says what it finds, and what it cannot reach. Exits with 1 if of a key nothing was ever
+    known.
     """
     from snapengine.engine import Engine
 
     wanted = _Wanted(bucket, _keys(key, keys_from), list(prefix or []), where, extractor, conditions)
-    if finish + allow_again + dry_run > 1:
-        raise UsageError("Give one of --finish, --allow-again and --dry-run.")
-    if finish == wanted.names_something:
+    if finish + here + allow_again + dry_run > 1:
+        raise UsageError("Give one of --finish, --here, --allow-again and --dry-run.")
+    if (finish or here) == wanted.names_something:
         raise UsageError(
             "Say what to forget: --key, --keys-from, --prefix, --where or --conditions; "
-            "or give --finish alone."
+            "or give --finish or --here alone."
         )
     if allow_again and where is not None:
         raise UsageError("--allow-again takes keys and prefixes: no row is left that --where could find.")
     if allow_again and conditions:
         raise UsageError("--allow-again takes keys and prefixes: no condition comes back.")
     out = Output(as_json=as_json)
-    if not (dry_run or finish or allow_again or yes or out.interactive):
+    if not (dry_run or finish or here or allow_again or yes or out.interactive):
         raise UsageError(
             "Nobody can be asked here: give --yes to go on unasked, or --dry-run to see the counts."
         )
@@ -118,6 +125,8 @@ def forget(
         raise BucketNotEnabled(f"Bucket {bucket} is not enabled. Run `snapengine enable-bucket {bucket}`.")
     if allow_again:
         _allow(engine, out, wanted)
+    elif here:
+        clear_here(engine, out, bucket)
     elif finish:
         _forget(engine, out, wanted, None, name_keys=False)
     else:
@@ -240,7 +249,9 @@ def _count(engine: Engine, out: Output, wanted: _Wanted, asked: Asked, *, name_k
     from snapengine.cli.audit import actor
 
     done = asyncio.run(count(engine, wanted.bucket, asked))
-    _show(out, _receipt(engine, done, wanted, asked, actor(engine, ask_aws=False), name_keys=name_keys))
+    show_receipt(
+        out, _receipt(engine, done, wanted, asked, actor(engine, ask_aws=False), name_keys=name_keys)
+    )
 
 
 def _forget(engine: Engine, out: Output, wanted: _Wanted, asked: Asked | None, *, name_keys: bool) -> None:
@@ -258,7 +269,7 @@ def _forget(engine: Engine, out: Output, wanted: _Wanted, asked: Asked | None, *
             done = asyncio.run(carry_out(engine, wanted.bucket, asked, show=show))
         told = _receipt(engine, done, wanted, asked, line.actor, name_keys=name_keys)
         line.detail = json.dumps(told)
-    _show(out, told)
+    show_receipt(out, told)
 
 
 def _receipt(
@@ -274,34 +285,6 @@ def _receipt(
         units=asked.units if asked is not None else (),
         names=wanted.names() if name_keys else (),
     )
-
-
-def _show(out: Output, told: dict[str, Any]) -> None:
-    if out.as_json:
-        out.json(told)
-        return
-    log, archive, here, conditions = (told[name] for name in ("log", "archive", "this_machine", "conditions"))
-    out.line("Would be taken out:" if told["dry_run"] else f"Forgotten in bucket {told['bucket']}:")
-    in_archive = f"{archive['segment_rows']:,} rows, {archive['checkpoint_rows']:,} in checkpoints"
-    facts = [
-        ("log", f"{log['rows']:,} rows of {log['entries']:,} entries, {log['identifying_parts']:,} parts"),
-        ("archive", f"{in_archive}; {archive['files_rewritten']:,} files"),
-        ("conditions", f"{conditions['removed']:,} of {conditions['narrowed_views']:,} narrowed views"),
-    ]
-    if not told["dry_run"]:
-        deleted = f"{archive['files_deleted']:,} files, {archive['versions_deleted']:,} earlier versions"
-        facts += [
-            ("deleted", f"{deleted}; {here['cached_deleted']:,} cached on this machine"),
-            ("receipt", f"{told['time']} by {told['by']}, objects sha256:{told['objects']['sha256']}"),
-        ]
-    out.facts(facts)
-    if names := told["objects"].get("names"):
-        out.facts([("objects", ", ".join(names))])
-    if told["remains"]:
-        out.note("What is not gone:")
-        for place in told["remains"]:
-            out.note(f"  {printable(place)}")
-    out.note(f"Digests: {told['digests']}")
 
 
 def _allow(engine: Engine, out: Output, wanted: _Wanted) -> None:
