@@ -177,6 +177,55 @@ async def test_a_cutter_that_lost_the_race_reads_again_and_never_covers_less(bac
     assert times == sorted(set(times))
 
 
+class GrowingStore(LossyStore):
+    """The streams become more, and another cutter covers them, once this one has read how many there are."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend.log)
+        self._backend = backend
+
+    async def streams(self, bucket: str) -> int:
+        count = await self._backend.log.streams(bucket)
+        if count == 1:
+            self._backend.store.put_config(config(streams=3))
+            await self._backend.log.put_entry(entry(1, observation(2), stream=2))
+            await cut(self._backend)
+        return count
+
+
+async def test_a_cutter_that_slept_while_the_streams_became_more_covers_no_less(backend: Backend) -> None:
+    await writer(backend.log).append(BUCKET, [observation(1)])
+    last = await EpochCutter(GrowingStore(backend), BUCKET, clock).cut()
+    assert last.cover == {0: 1, 1: 0, 2: 1}
+    assert [backend.store.epoch(BUCKET, n) for n in (1, 2)] == [last, None]
+
+
+class RaisedMeanwhile(LossyStore):
+    """Once this cutter has read a head, more is committed there, and workers say that they had caught up."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend.log)
+        self._raised = False
+
+    async def head(self, bucket: str, stream: int) -> int:
+        head = int(await self._store.head(bucket, stream))
+        if bucket == BUCKET and not self._raised:
+            self._raised = True
+            await writer(self._store).append(BUCKET, [observation(2)])
+            await self._store.raise_caught_up(BUCKET, T + 5000)
+        return head
+
+
+async def test_an_epoch_claims_no_watermark_that_was_raised_after_its_heads_were_read(
+    backend: Backend,
+) -> None:
+    await writer(backend.log).append(BUCKET, [observation(1)])
+    first = await EpochCutter(RaisedMeanwhile(backend), BUCKET, clock).cut()
+    assert (first.cover, first.watermarks.caught_up) == ({0: 1}, None)
+    second = await cut(backend)
+    assert (second.cover, second.watermarks.caught_up) == ({0: 2}, T + 5000)
+
+
 async def test_streams_that_are_added_later_are_covered_from_then_on(backend: Backend) -> None:
     await writer(backend.log).append(BUCKET, [observation(1)])
     first = await cut(backend)

@@ -107,6 +107,41 @@ def test_a_view_keeps_its_answer_whatever_is_learned_later(history: Engine) -> N
     }
 
 
+def test_an_event_an_hour_late_is_in_views_of_its_own_epoch_and_of_none_before(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    in_time = engine_at(path, now=T0 + 20_000)
+    enable(in_time)
+    first, late, last = (event("k", f"v{n}", at) for n, at in ((1, 10), (2, 10.5), (3, 12)))
+    record(in_time, [first, last])
+    before = in_time.view("scans", seconds(11))
+    an_hour_later = engine_at(path, now=T0 + 3_620_000)
+    record(an_hour_later, [late, event("late", "x1", 11)])
+    assert shown(an_hour_later.open_ref(before.reference)) == shown(before) == {"k": "v1"}
+    after = an_hour_later.view("scans", seconds(11))
+    assert shown(after) == {"k": "v2", "late": "x1"} == {key: after[key].version_id for key in after}
+    assert shown(an_hour_later.view("scans", seconds(12))) == {"k": "v3", "late": "x1"}
+
+
+def test_an_event_that_comes_before_the_baseline_has_reached_its_key_is_one_fact_with_what_that_shows(
+    tmp_path: Path,
+) -> None:
+    engine = engine_at(tmp_path / "log.db")
+    enable(engine, baseline_ended=None)
+    told = event("k", "v2", 10.7)
+    record(engine, [told])
+    early = engine.view("scans", seconds(15))
+    page = told._replace(event_time=seconds(10), origin="baseline", event_name=None, sequencer=None)
+    page = page._replace(listing="L", page_time=seconds(20), position=0)
+    older = page._replace(version_id="v1", event_time=seconds(5), etag="etag-v1", position=1)
+    record(engine, [page, older])
+    enable(engine, baseline_ended=seconds(21))
+    view = engine.view("scans", seconds(15))
+    assert view["k"] == early["k"]
+    assert (view["k"].event_time, view["k"].time) == (told.event_time, "event")
+    assert shown(engine.view("scans", seconds(10.5))) == {"k": "v1"}
+    assert engine.open_ref(early.reference).digest() == early.digest()
+
+
 def test_an_epoch_can_be_asked_for_by_number_and_by_time(history: Engine) -> None:
     first = history.view("scans", seconds(60))
     record(history, [event("late", "x1", 5)])
