@@ -10,6 +10,7 @@
 <root>/<bucket>/listed/<listing>/part-<n>-<nonce>.parquet  a listing that went straight to Parquet
 <root>/<bucket>/manifests/<name of the manifest>-<nonce>.json  a copy, for the day the table is lost
 <root>/<bucket>/forgotten.json  of which objects no rows of metadata are kept
+<root>/<bucket>/runs.jsonl  what MLflow's runs noted of the bucket
 <root>/<bucket>/registry.json  what else the table knows of the bucket, and whose the archive is
 """
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from snapengine.archive.manifest import ArchiveFile, Manifest
+from snapengine.archiving.runs import check_runs
 from snapengine.archiving.selections import check_selections
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.errors import ArchiveDamaged, BucketNotEnabled, Refused
@@ -29,8 +30,8 @@ class CheckReport:
 def check_archive(
     tools: ArchiveTools, bucket: str, progress: Callable[[int, int], None] = lambda *_: None
 ) -> CheckReport:
-    """Read all files of the manifests that stand, and those of narrowed views. `progress` is told bytes read,
-    and of how many in manifests.
+    """Read all files of the manifests that stand, those of narrowed views, and the notes of runs. `progress`
+    is told bytes read, and of how many in manifests.
 
     Raises `BucketNotEnabled`, `Refused` for a bucket without an archive, and what the store and the root
     raise: what cannot be read for now is not taken for damaged.
@@ -67,7 +68,10 @@ def check_archive(
         damaged = {path: how for path, how in damaged.items() if path in named}
     root = tools.root(config.archive)
     more, size, faults = check_selections(tools, root, bucket)
-    return CheckReport(bucket, root.url, len(files) + more, total + size, damaged | faults)
+    notes, read, lacking = check_runs(tools, root, bucket)
+    return CheckReport(
+        bucket, root.url, len(files) + more + notes, total + size + read, damaged | faults | lacking
+    )
 
 
 def _files(tools: ArchiveTools, bucket: str) -> list[ArchiveFile]:

@@ -69,6 +69,11 @@ def forgotten(bucket: str) -> str:
     return f"{bucket}/forgotten.json"
 
 
+def runs(bucket: str) -> str:
+    """A copy of what MLflow's runs noted of the bucket."""
+    return f"{bucket}/runs.jsonl"
+
+
 def selections(bucket: str) -> str:
     """What narrowed views there are of the bucket, and how each was chosen."""
     return f"{bucket}/selections.json"

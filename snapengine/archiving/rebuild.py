@@ -22,6 +22,7 @@ from snapengine.archive_root import bucket_of, check_root, root_is_watched
 from snapengine.archiving.forget import restore_forgotten
 from snapengine.archiving.letting_go import begin_after
 from snapengine.archiving.registry import keep_registry
+from snapengine.archiving.runs import NotesRestored, restored_runs
 from snapengine.archiving.salvage import Salvage, read_epochs, salvage
 from snapengine.archiving.selections import Restored, restore_selections
 from snapengine.archiving.tools import ArchiveTools
@@ -80,6 +81,8 @@ class Rebuilt:
     """It went on with a run that had been stopped."""
     selections: int = 0
     """Narrowed views that open again."""
+    runs: int = 0
+    """Notes of MLflow's runs that are there again."""
 
 
 Show = Callable[[RebuildProgress], None]
@@ -198,10 +201,11 @@ class _Rebuild:
             root = self._tools.root(self._url)
             await restore_forgotten(self._tools, log, root, self._bucket)
             narrowed = await restore_selections(self._tools, log, root, self._bucket, self._lease.renew)
+            notes = await asyncio.to_thread(restored_runs, self._tools, root, self._bucket, self._lease.renew)
             written = await self._epochs(log)
             await asyncio.to_thread(self._registry)
             await self._put_epoch(log, epoch)
-        report = self._report(written, narrowed, resumed=saved is not None)
+        report = self._report(written, narrowed, notes, resumed=saved is not None)
         self._state["report"] = json.dumps(asdict(report))
         self._state["config"] = json.dumps(asdict(self._config()))
         await asyncio.to_thread(self._save)
@@ -297,7 +301,7 @@ class _Rebuild:
             enabled_at=self._began if config.enabled else config.enabled_at,
         )
 
-    def _report(self, epochs: int, narrowed: Restored, *, resumed: bool) -> Rebuilt:
+    def _report(self, epochs: int, narrowed: Restored, notes: NotesRestored, *, resumed: bool) -> Rebuilt:
         found, config = self._found, self._config()
         listing = ""
         if not config.enabled:
@@ -316,10 +320,11 @@ class _Rebuild:
             snapshots=len(found.snapshots),
             next_epoch=self._next,
             lost=found.gap,
-            remarks=(*found.remarks, *self._unresolved(), *narrowed.remarks),
+            remarks=(*found.remarks, *self._unresolved(), *narrowed.remarks, *notes.remarks),
             listing=listing,
             resumed=resumed,
             selections=narrowed.selections,
+            runs=notes.notes,
         )
 
     def _unresolved(self) -> Iterator[str]:

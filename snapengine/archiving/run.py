@@ -17,6 +17,7 @@ from snapengine.archiving.making import Show
 from snapengine.archiving.policy import checkpoint_due, thinned
 from snapengine.archiving.publishing import put_back_copies, retire
 from snapengine.archiving.registry import claim, keep_registry
+from snapengine.archiving.runs import archive_runs
 from snapengine.archiving.segments import MAX_ROWS, make_segments, prepared_root
 from snapengine.archiving.selections import archive_selections
 from snapengine.archiving.sweeping import GRACE_MS, ORPHAN_MS, Swept, sweep_orphans, sweep_retired
@@ -108,6 +109,7 @@ async def archive_bucket(
         gone = await _let_go(tools, root, bucket, renew)
         swept = await _sweep(tools, root, bucket, renew)
         narrowed = await archive_selections(tools, root, bucket, renew)
+        await asyncio.to_thread(archive_runs, tools, root, bucket, renew)
         await asyncio.to_thread(_keep_registry, tools, root, bucket, renew)
         return await asyncio.to_thread(
             _report, tools, root, bucket, made, point, longer, gone, swept, narrowed

@@ -132,6 +132,7 @@ def _show(out: Output, report: Rebuilt, listing: ReconcileReport | None, epoch: 
         "checkpoints": report.checkpoints,
         "snapshots": report.snapshots,
         "narrowed views": report.selections,
+        "notes of runs": report.runs,
     }
     out.line("  " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
     if report.lost:
