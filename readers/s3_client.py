@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from functools import wraps
 from inspect import signature
+from threading import Lock
 from typing import Any, Final
 
 from boto3.s3 import inject
@@ -57,7 +58,7 @@ class _ClientOfView:
 
     def _answering(self, view: View) -> None:
         self.view = view
-        self._pid = os.getpid()
+        self._pid, self._forked = os.getpid(), Lock()
         self._listings = Listings(view)
         self._pinning = Pinning(view, self)
         events = self.meta.events
@@ -152,9 +153,12 @@ class _ClientOfView:
 
     def _in_this_process(self) -> None:
         """Two processes must not share a connection: after a fork the child opens its own."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            super().close()  # type: ignore[misc]  # of botocore's client
+        if self._pid == os.getpid():
+            return
+        with self._forked:
+            if self._pid != os.getpid():
+                super().close()  # type: ignore[misc]  # of botocore's client
+                self._pid = os.getpid()
 
 
 def _classic(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -89,7 +89,7 @@ class Pinning:
                 raise self._unavailable(operation, gone(self._view.bucket, version))
             unsure = reply.status_code in _CONDITIONS
         else:
-            wrong = _otherness(operation, self._view.bucket, version, reply, parsed)
+            wrong = _otherness(operation, asked, version, reply, parsed)
             if wrong is not None:
                 raise self._unavailable(operation, wrong)
             unsure = operation not in _WITH_BYTES
@@ -117,9 +117,10 @@ class Pinning:
 
 
 def _otherness(
-    operation: str, bucket: str, version: ObjectVersion, reply: Any, parsed: Mapping[str, Any]
+    operation: str, asked: Mapping[str, Any], version: ObjectVersion, reply: Any, parsed: Mapping[str, Any]
 ) -> BytesUnavailable | None:
     """PURE. What shows that a reply is not of that version; None if nothing does."""
+    bucket = asked["Bucket"]
     if "LastModified" in parsed and is_successor(version, parsed["LastModified"]):
         return gone(bucket, version)
     etag = str(parsed.get("ETag") or "").strip('"')
@@ -130,15 +131,15 @@ def _otherness(
     named = reply.headers.get("x-amz-version-id", unnamed)
     if named != version.version_id:
         return _other(bucket, version, f"version {named}")
-    size = _size(reply, parsed)
+    size = _size(asked, reply, parsed)
     if version.size is not None and size is not None and size != version.size:
         return _other(bucket, version, f"{size} bytes")
     return None
 
 
-def _size(reply: Any, parsed: Mapping[str, Any]) -> int | None:
+def _size(asked: Mapping[str, Any], reply: Any, parsed: Mapping[str, Any]) -> int | None:
     """Of the whole object, where the reply tells it."""
-    if reply.status_code == 206:
+    if reply.status_code == 206 or "PartNumber" in asked:
         total = str(reply.headers.get("content-range", "")).rpartition("/")[2]
         return int(total) if total.isascii() and total.isdigit() else None
     found = parsed.get("ObjectSize", parsed.get("ContentLength"))

@@ -59,6 +59,18 @@ class House:
             told.append(event(key, reply.get("VersionId", "null"), 0, size=len(body), etag=etag))
         self._tell(*told)
 
+    def put_in_parts(self, key: str, *bodies: bytes) -> str:
+        place = {"Bucket": self.bucket, "Key": key}
+        upload = self.s3.create_multipart_upload(**place)["UploadId"]
+        parts = []
+        for number, body in enumerate(bodies, 1):
+            part = self.s3.upload_part(**place, UploadId=upload, PartNumber=number, Body=body)
+            parts.append({"PartNumber": number, "ETag": part["ETag"]})
+        reply = self.s3.complete_multipart_upload(**place, UploadId=upload, MultipartUpload={"Parts": parts})
+        version = str(reply.get("VersionId", "null"))
+        self._tell(event(key, version, 0, size=sum(map(len, bodies)), etag=reply["ETag"].strip('"')))
+        return version
+
     def delete(self, key: str) -> None:
         reply = self.s3.delete_object(Bucket=self.bucket, Key=key)
         self._tell(marker(key, reply["VersionId"], 0))

@@ -213,6 +213,15 @@ def test_the_engines_other_clients_are_what_they_were(house: House) -> None:
         assert plain.get_object(Bucket=house.bucket, Key="notes.txt")["Body"].read(6) == b"NEWER "
 
 
+def test_a_narrowed_view_has_a_client_of_what_it_shows(house: House) -> None:
+    client = house.old.select(["notes.txt", "a b/é"]).client()
+    listed = client.list_objects_v2(Bucket=house.bucket)["Contents"]
+    assert [row["Key"] for row in listed] == ["a b/é", "notes.txt"]
+    assert client.get_object(Bucket=house.bucket, Key="notes.txt")["Body"].read() == b"one\ntwo\n"
+    with pytest.raises(client.exceptions.NoSuchKey):
+        client.get_object(Bucket=house.bucket, Key="big.bin")
+
+
 def test_a_slice_of_all_versions_has_no_client(house: House) -> None:
     with pytest.raises(UsageError, match="several objects of one key"):
         house.engine.slice(house.bucket, 0, versions="all").client()
