@@ -51,4 +51,4 @@ lock: setup ## pin the dependencies again
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --universal --python-version 3.11 --extra torch --group torch --constraints requirements.txt --no-emit-package snapengine pyproject.toml -o requirements-torch.txt
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .services
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .services

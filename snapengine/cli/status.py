@@ -176,9 +176,10 @@ def _archive(each: BucketStatus) -> str:
     found = each.archive
     if found is None:
         return "none"
+    segments = "1 segment" if found.segments == 1 else f"{found.segments:,} segments"
     until = f"up to epoch {found.epoch:,} of {_instant(found.archived_until)}" if found.epoch else "empty"
     return (
-        f"{until}: {found.observations:,} observations in {found.segments:,} segments; "
+        f"{until}: {found.observations:,} observations in {segments}; "
         f"{found.files:,} files, {human_bytes(found.bytes)}, at {found.root}"
     )
 
