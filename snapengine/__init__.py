@@ -185,6 +185,8 @@ _engines: dict[object, Engine] = {}
 
 def __getattr__(name: str) -> Any:
     """Classes are loaded when they are asked for, so that `import snapengine` stays light."""
+    if name == "tracking":
+        return import_module("snapengine.tracking")
     if name in _LAZY:
         return getattr(import_module(f"snapengine.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'snapengine' has no attribute {name!r}")

@@ -154,6 +154,18 @@ def test_outside_a_run_a_view_is_of_now_and_noted_nowhere(tracked_bucket: Engine
     assert list(tracked_bucket.store.notes("scans")) == []
 
 
+def test_a_view_that_was_opened_before_the_run_or_by_an_engine_is_noted_by_one_line(
+    tracked_bucket: Engine,
+) -> None:
+    views = [snapengine.view("scans"), snapengine.Engine().view("scans", prefix="ct/")]
+    with mlflow.start_run() as run:
+        assert [len(view) for view in views] == [3, 2]
+        assert noted(tracked_bucket, run) == []
+        for view in views:
+            snapengine.tracking.note(run.info.run_id, view)
+    assert sorted(noted(tracked_bucket, run)) == sorted(view.reference for view in views)
+
+
 def test_nested_runs_note_their_own_views(tracked_bucket: Engine) -> None:
     with mlflow.start_run() as parent:
         mine = snapengine.view("scans")
