@@ -8,6 +8,7 @@ A view is resolved once, where the dataset is made; workers and ranks that it is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Any, Literal, TypedDict, Unpack
@@ -15,7 +16,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from readers.sampling import Place, Progress, Sampling, Shard, checked_epoch
 from readers.tensor_cache import TensorSnapshot, hear_of_forgotten, transform_of
 from readers.torch_import import torch
-from readers.torch_ranks import Ranks, chosen, in_worker, ranks_here, shard_of
+from readers.torch_ranks import Carried, Ranks, chosen, ranks_here, shard_of
 from readers.torch_reading import Decode, Sample, SampleReader
 from readers.torch_rows import ViewRows
 from readers.torch_sampler import ViewSampler
@@ -146,14 +147,14 @@ class ViewIterableDataset(torch.utils.data.IterableDataset[Any]):
         self._objects = _Objects(view, decode, options.get("cache", False), options.get("decode_version"))
         self._sampling = _sampling(view.reference, len(self._objects.rows), options)
         self._chosen = chosen(options.get("rank"), options.get("world_size"))
-        self._loaders: Ranks | None = None
+        self._carried: Carried | None = None
         self._progress = Progress(self._sampling)
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it so
 
     def __getstate__(self) -> dict[str, Any]:
         # In a worker torch.distributed is not initialised: it has the rank of the process that started it.
-        return self.__dict__ | {"_loaders": self._ranks()}
+        return self.__dict__ | {"_carried": Carried(os.getpid(), self._ranks())}
 
     @property
     def view(self) -> View:
@@ -192,8 +193,8 @@ class ViewIterableDataset(torch.utils.data.IterableDataset[Any]):
     def _ranks(self) -> Ranks:
         if self._chosen is not None:
             return self._chosen
-        if self._loaders is not None and in_worker():
-            return self._loaders
+        if self._carried is not None and self._carried.by_my_loader:
+            return self._carried.ranks
         return ranks_here()
 
     def _shard(self) -> Shard:

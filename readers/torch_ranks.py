@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from typing import NamedTuple
 
@@ -47,9 +48,19 @@ def chosen(rank: int | None, world_size: int | None) -> Ranks | None:
     return of_shard(checked(Shard(rank, world_size)))
 
 
-def in_worker() -> bool:
-    """Whether this process is a worker of a DataLoader."""
-    return torch.utils.data.get_worker_info() is not None
+class Carried(NamedTuple):
+    """What a process says of itself to the workers that it starts: they find neither rank by themselves."""
+
+    process: int
+    ranks: Ranks
+
+    @property
+    def by_my_loader(self) -> bool:
+        """Whether this is a worker of a DataLoader, and of the very process that said it: what was said by
+        another rank, which passed a dataset on, is not for this one's workers."""
+        parent = multiprocessing.parent_process()
+        in_worker = torch.utils.data.get_worker_info() is not None
+        return in_worker and parent is not None and parent.pid == self.process
 
 
 def shard_of(ranks: Ranks) -> Shard:

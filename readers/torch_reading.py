@@ -44,7 +44,8 @@ class SampleReader:
                 kept = self._snapshot is not None and self._snapshot.has(version)
                 yield Wanted(version, 0, 0) if kept else Wanted(version)
 
-        for outcome in try_many(self._rows.view.read_version, wanted()):
+        view = self._rows.view
+        for outcome in try_many(view.read_version, wanted(), view.read_into):
             version = coming.popleft()
             if isinstance(outcome, Exception):
                 raise outcome

@@ -19,7 +19,7 @@ class ViewSampler(torch.utils.data.Sampler[int]):
     """
 
     def __init__(self, sampling: Sampling, ranks: Ranks | None = None) -> None:
-        """`ranks`: by default, what the process finds when the sampler is first used."""
+        """`ranks`: by default, what the process finds whenever it is asked."""
         self._sampling = sampling
         self._ranks = ranks
         self._progress = Progress(sampling)
@@ -27,9 +27,7 @@ class ViewSampler(torch.utils.data.Sampler[int]):
 
     @property
     def _shard(self) -> Shard:
-        if self._ranks is None:
-            self._ranks = ranks_here()
-        return Shard(*self._ranks)
+        return Shard(*(self._ranks or ranks_here()))
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch whose order the next iteration has. Raises `UsageError` for what is no number from 0."""
@@ -40,10 +38,10 @@ class ViewSampler(torch.utils.data.Sampler[int]):
         return len(self._sampling.places(self._shard))
 
     def __iter__(self) -> Iterator[int]:
-        return self._numbers(self._progress.begin(self.epoch))
+        return self._numbers(self._progress.begin(self.epoch), self._shard)
 
-    def _numbers(self, place: Place) -> Iterator[int]:
-        for number in self._sampling.rows(place.epoch, self._shard)[place.taken :].tolist():
+    def _numbers(self, place: Place, shard: Shard) -> Iterator[int]:
+        for number in self._sampling.rows(place.epoch, shard)[place.taken :].tolist():
             place.taken += 1
             yield number
 

@@ -44,6 +44,13 @@ def key(number: int) -> str:
     return f"ct/{number:05d}"
 
 
+def number_of(name: str, data: bytes) -> int:
+    """For `decode`: the number of an object, if these are its bytes."""
+    number = int(name.removeprefix("ct/"))
+    assert data == body(number)
+    return number
+
+
 class NumberedBucket:
     """Objects `ct/00000`, `ct/00001`, ... in an S3 that answers, told to a table in a file."""
 

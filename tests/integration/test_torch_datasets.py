@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from snapengine.devcloud import DevCloud
 from snapengine.errors import UsageError, VersionGone
 from tests.integration.test_reading import AWKWARD, World
 from tests.seed import engine_at
-from tests.torch_house import QUIET, NumberedBucket, body, key, need_torch
+from tests.torch_house import QUIET, NumberedBucket, body, key, need_torch, number_of
 
 need_torch()
 
@@ -52,13 +54,6 @@ def shared(cloud: DevCloud, tmp_path_factory: pytest.TempPathFactory) -> Numbere
 @pytest.fixture
 def view(shared: NumberedBucket) -> View:
     return shared.engine().view(shared.bucket)
-
-
-def number_of(name: str, data: bytes) -> int:
-    """The number of an object, if these are its bytes."""
-    number = int(name.removeprefix("ct/"))
-    assert data == body(number)
-    return number
 
 
 def items(view: View) -> list[Any]:
@@ -196,6 +191,40 @@ def test_a_dataset_that_goes_to_another_rank_takes_that_rank_s_share(
     sent = pickle.dumps(view.to_torch(number_of, style="iterable"))
     monkeypatch.setenv("RANK", "1")
     assert list(loaded(sent)) == list(range(1, COUNT, 2))
+
+
+PASSED_ON = """
+import pickle, sys
+from pathlib import Path
+from torch.utils.data import DataLoader
+dataset = pickle.loads(Path(sys.argv[1]).read_bytes())
+loader = DataLoader(dataset, num_workers=2, multiprocessing_context="fork")
+print(sorted(int(number) for batch in loader for number in batch))
+"""
+
+
+def test_its_forked_workers_take_that_rank_s_share_and_not_the_one_it_came_from(
+    view: View, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    (tmp_path / "dataset").write_bytes(pickle.dumps(view.to_torch(number_of, style="iterable")))
+    monkeypatch.setenv("RANK", "1")
+    command = [sys.executable, "-c", PASSED_ON, str(tmp_path / "dataset")]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == str(list(range(1, COUNT, 2)))
+
+
+def test_a_sampler_finds_the_rank_when_it_is_used_and_not_before(
+    view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset: Any = view.to_torch(number_of)
+    sampler = dataset.sampler()
+    assert len(sampler) == COUNT
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert list(sampler) == list(range(1, COUNT, 2))
 
 
 def test_a_rank_that_is_only_half_told_is_refused(view: View, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from snapengine import View
 from snapengine.devcloud import DevCloud
 from snapengine.errors import UsageError
-from tests.torch_house import QUIET, NumberedBucket, body, need_torch
+from tests.torch_house import QUIET, NumberedBucket, need_torch, number_of
 
 need_torch("torchdata")
 
@@ -41,12 +41,6 @@ def view(cloud: DevCloud, bucket: NumberedBucket, monkeypatch: pytest.MonkeyPatc
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
     return bucket.engine().view(bucket.bucket)
-
-
-def number_of(name: str, data: bytes) -> int:
-    number = int(name.removeprefix("ct/"))
-    assert data == body(number)
-    return number
 
 
 def loader_of(view: View, style: str, epoch: int = EPOCH, **options: Any) -> Any:

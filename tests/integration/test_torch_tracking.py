@@ -11,7 +11,7 @@ import pytest
 import snapengine
 from snapengine.devcloud import DevCloud
 from tests.mlflow_house import inputs_of, tags_of
-from tests.torch_house import QUIET, NumberedBucket, body, need_torch
+from tests.torch_house import QUIET, NumberedBucket, need_torch, number_of
 
 need_torch()
 
@@ -35,12 +35,6 @@ def bucket(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SNAPENGINE_STORE", found.store)
     monkeypatch.setenv("SNAPENGINE_CACHE", "off")
     return found
-
-
-def number_of(name: str, data: bytes) -> int:
-    number = int(name.removeprefix("ct/"))
-    assert data == body(number)
-    return number
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readers.sampling import Sampling, Shard, checked, shuffled
+from readers.sampling import Place, Progress, Sampling, Shard, checked, shuffled
 from snapengine.errors import UsageError
 
 VIEW = "snap://scans@2026-11-20T09:00:00.000Z~7/"
@@ -122,3 +122,31 @@ def test_a_state_that_does_not_fit_is_refused_and_says_why(change: dict[str, Any
 def test_what_is_no_state_of_ours_is_refused(state: Any) -> None:
     with pytest.raises(UsageError, match="no state"):
         Sampling(VIEW, 10).resumed(state, Shard())
+
+
+# Progress
+
+
+def test_a_state_is_of_the_newest_iteration_and_counts_what_was_given() -> None:
+    progress = Progress(Sampling(VIEW, 10))
+    assert progress.state(0, Shard())["taken"] == 0
+    first = progress.begin(0)
+    first.taken = 4
+    assert progress.state(0, Shard())["taken"] == 4
+    assert progress.state(1, Shard())["taken"] == 0, "of the next epoch nothing was given yet"
+    second = progress.begin(1)
+    first.taken = 9
+    second.taken = 2
+    assert progress.state(1, Shard())["taken"] == 2
+
+
+def test_a_loaded_state_is_gone_on_with_once_and_in_its_own_epoch_only() -> None:
+    sampling = Sampling(VIEW, 10)
+    progress = Progress(sampling)
+    assert progress.load(sampling.state(3, Shard(), 6), Shard()) == 3
+    assert progress.state(3, Shard())["taken"] == 6
+    assert progress.begin(3) == Place(3, 6)
+    assert progress.begin(3) == Place(3, 0)
+    progress.load(sampling.state(3, Shard(), 6), Shard())
+    assert progress.begin(4) == Place(4, 0)
+    assert progress.begin(3) == Place(3, 0)
