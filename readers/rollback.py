@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -15,106 +15,49 @@ from readers.export_copying import Copied, Copier, DestinationChanged, Place
 from readers.export_evidence import Stored, described, same_bytes, stored, verdict
 from readers.export_order import done_ahead
 from readers.export_outcomes import problem_of
-from readers.rollback_steps import NOT_TO_BE_HAD, TO_DO, Step, step_of_line, steps
+from readers.rollback_outcomes import SAMPLES, Outcome, Planned, Restoring
+from readers.rollback_steps import NOT_TO_BE_HAD, TO_DO, Step, predates, step_of_line, steps
 from snapengine.aws_errors import code_of, translate
 from snapengine.buckets.asking import asking
 from snapengine.buckets.listing import list_versions
-from snapengine.errors import Refused, SnapEngineError, UsageError, VersionArchived
-from snapengine.model import ObjectVersion
+from snapengine.completeness import settled_until
+from snapengine.errors import NotYetComplete, Refused, SnapEngineError, UsageError, VersionArchived
+from snapengine.model import NULL_VERSION, VERSION_DELETED, ObjectVersion
+from snapengine.resolver import key_history
 
 if TYPE_CHECKING:
     from snapengine.engine import Engine
     from snapengine.views import View
 
 WORKERS: Final = 24
-SAMPLES: Final = 5
-"""Keys of each kind that a plan shows."""
-
-Tier = Literal["Standard", "Bulk", "Expedited"]
-Fate = Literal[
-    "copied",
-    "marked",
-    "there",
-    "changed",
-    "gone",
-    "archived",
-    "restoring",
-    "denied",
-    "different",
-    "unreadable",
-]
-PROBLEMS: Final = ("changed", *NOT_TO_BE_HAD, "different")
+_UNKNOWN: Final = (
+    "what S3 shows there since before the instant is unknown to the log, which may have missed more; "
+    "reconcile the bucket, then roll it back"
+)
 
 _ABSENT: Final = {"404", "NoSuchKey", "NoSuchVersion"}
 _CHANGED: Final = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 
 
-@dataclass(slots=True)
-class Planned:
-    """What a rollback would do."""
-
-    reference: str
-    counts: Counter[str] = field(default_factory=Counter)
-    """Keys by `Step.kind`."""
-    bytes: int = 0
-    """To be copied, by S3 itself."""
-    samples: dict[str, list[Step]] = field(default_factory=dict)
-    """By kind, but for what stays as it is."""
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def to_do(self) -> int:
-        return sum(self.counts[kind] for kind in TO_DO)
-
-    @property
-    def missing(self) -> int:
-        """Versions that cannot be had."""
-        return sum(self.counts[kind] for kind in NOT_TO_BE_HAD)
-
-    def fields(self) -> dict[str, Any]:
-        """As `--json` has it."""
-        kinds = ("same", "equal", "absent", *TO_DO, *NOT_TO_BE_HAD)
-        return {
-            "reference": self.reference,
-            **{kind: self.counts[kind] for kind in kinds},
-            "bytes": self.bytes,
-            "warnings": self.warnings,
-        }
+_LISTED: Final = (
+    "Workers had not read all events of the instant. What is known from listings alone is dated early: by up "
+    "to a second, by hours if it came in parts. So the view may show what came after the instant."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one key."""
-
-    fate: Fate
-    """`copied`, `marked`; `there`: it shows the version's bytes, or nothing, already; `changed`: somebody
-    else changed it since the plan, and it is left; `restoring`: from its archive, for a later run."""
-    step: Step
-    new_version_id: str | None = None
-    """Of the copy, or of the marker."""
-    checked: tuple[str, ...] = ()
-    """Of a copy what was found equal, as in `export_copying.Copied`."""
-    detail: str = ""
-
-    def fields(self) -> dict[str, Any]:
-        """As `--json` has it."""
-        return {
-            "outcome": self.fate,
-            "key": self.step.key,
-            "version_id": self.step.version.version_id if self.step.version else None,
-            "new_version_id": self.new_version_id,
-            "checked": list(self.checked),
-            "detail": self.detail,
-        }
+def caught_up(view: View) -> bool:
+    """Whether workers had read the events of the view's instant, and of a while after it."""
+    settled = settled_until(view.completeness.watermarks)
+    return settled is not None and view.ref.at <= settled
 
 
-@dataclass(frozen=True, slots=True)
-class Restoring:
-    """How archived versions are asked for."""
-
-    days: int = 7
-    """For so long the restored copies stay readable."""
-    tier: Tier = "Standard"
+def check_caught_up(view: View) -> None:
+    """Raise `NotYetComplete` unless they had."""
+    if not caught_up(view):
+        raise NotYetComplete(
+            f"{view} is not known well enough to roll a bucket back to. {_LISTED} Let a worker "
+            "catch up, or take it as it is with `--require provisional`."
+        )
 
 
 class Rollback:
@@ -128,6 +71,8 @@ class Rollback:
                 "Give an instant, or a view that is neither a slice nor narrowed."
             )
         self.view = view
+        self._engine = engine
+        self._epoch = engine.epoch(view.bucket, view.epoch)
         self.bucket = view.bucket
         self._restoring = restoring
         self._client = engine.client("s3")
@@ -192,17 +137,20 @@ class Rollback:
             )
 
     def _warnings(self) -> list[str]:
-        level, found = self.view.completeness, []
-        if level.history != "recorded":
-            found.append(f"The view is not known as well as it might be: {level.reason}")
-        elif level.level != "verified":
-            found.append(f"The view is {level.level} only, and keys that it does not know go: {level.reason}")
+        level = self.view.completeness
+        found = [] if caught_up(self.view) else [_LISTED]
+        if level.history != "recorded" or level.level == "provisional":
+            found.append(
+                f"Keys that the view does not know are deleted, and it is {level.level}: {level.reason}"
+            )
         return found
 
     # The plan
 
     def _looked_at(self, step: Step) -> Step:
         """The step once S3 has been asked about what a listing does not tell."""
+        if predates(step, self.view.ref.at) and not self._is_known(step):
+            return replace(step, kind="unsure", detail=_UNKNOWN)
         version = step.version
         alike = version is not None and step.latest_size == version.size and step.latest_etag is not None
         if version is None or not (step.kind == "archived" or (step.kind == "copy" and alike)):
@@ -219,6 +167,16 @@ class Rollback:
             kind = problem.kind if problem.kind in {"gone", "archived", "denied"} else "unreadable"
             return replace(step, kind=kind, detail=problem.detail)
         return replace(step, kind="copy", detail="")
+
+    def _is_known(self, step: Step) -> bool:
+        """Whether the view's epoch knows of what the key shows now: then it was judged with the rest, and
+        what came after it has been removed since."""
+        return any(
+            each.version_id == step.latest_id
+            and each.kind != VERSION_DELETED
+            and (each.version_id != NULL_VERSION or each.etag == step.latest_etag)
+            for each in key_history(self._engine, self.bucket, step.key, self._epoch)
+        )
 
     def _is_equal(self, step: Step, version: ObjectVersion, source: Stored) -> bool:
         """Whether the latest version, of the same size and another ETag, has the version's bytes."""

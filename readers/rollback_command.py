@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import nullcontext
 from enum import StrEnum
@@ -12,7 +13,8 @@ import typer
 from snapengine.cli import options
 
 if TYPE_CHECKING:
-    from readers.rollback import Outcome, Planned, Rollback
+    from readers.rollback import Rollback
+    from readers.rollback_outcomes import Outcome, Planned
     from readers.rollback_steps import Step
     from snapengine.cli.output import Output
     from snapengine.engine import Engine
@@ -24,6 +26,7 @@ snapengine rollback scans --at -24h --prefix ct/
 snapengine rollback scans --at snapshot:baseline-2026 --yes --json
 snapengine rollback scans --at -90d --restore-archived --days 3 --tier Bulk"""
 
+_TICK = 0.5
 _SHOWN = 20
 """Problems that people are shown; `--json` has them all."""
 
@@ -71,7 +74,8 @@ def rollback(
     name. The view is compared with the bucket as it is now; what changes meanwhile is left and told. It may
     be run again. The exit code is 1 if some key could not be brought back.
     """
-    from readers.rollback import Restoring, Rollback
+    from readers.rollback import Rollback
+    from readers.rollback_outcomes import Restoring
     from snapengine.cli.audit import attempted, audited
     from snapengine.cli.output import Output
     from snapengine.engine import Engine
@@ -111,14 +115,25 @@ def _view(
     require: str | None,
     timeout: float,
 ) -> View:
-    """At least verified, unless something else is asked for: keys that a view does not know would go."""
+    """At least settled, by events and not by a listing alone, unless something else is asked for: keys that a
+    view does not know would go."""
+    from readers.rollback import caught_up, check_caught_up
     from snapengine.cli.options import SNAPSHOT
     from snapengine.cli.views import open_view
+    from snapengine.instants import to_millis
     from snapengine.run_notes import RUN
 
     fixed = epoch is not None or at.startswith((SNAPSHOT, RUN))
-    level = require or ("provisional" if fixed else "verified")
-    return open_view(engine, out, bucket, at, prefix, epoch, options.wanted(level, timeout))
+    wanted = options.wanted(require or ("provisional" if fixed else "settled"), timeout)
+    end = time.monotonic() + timeout
+    instant = at if fixed else str(to_millis(options.time_input(at), now=engine.clock()))
+    while True:
+        view = open_view(engine, out, bucket, instant, prefix, epoch, wanted)
+        if require is not None or fixed or caught_up(view):
+            return view
+        if time.monotonic() >= end:  # a listing made it `verified` before the events were read
+            check_caught_up(view)
+        time.sleep(min(_TICK, max(0.0, end - time.monotonic())))
 
 
 def _planned(work: Rollback, out: Output, *, each: bool) -> Planned:
@@ -157,6 +172,7 @@ def _confirm(out: Output, bucket: str) -> None:
 _WORDS = {
     "copy": "to be brought back",
     "mark": "not there then, to get a delete marker",
+    "unsure": "unknown to the log, and left",
     "gone": "whose version is gone from S3",
     "archived": "whose version is in an archive",
     "restoring": "whose version is being restored",
@@ -199,7 +215,7 @@ def _in_words(planned: Planned) -> str:
 
 
 def _carried_out(work: Rollback, out: Output, planned: Planned) -> Counter[str]:
-    from readers.rollback import PROBLEMS
+    from readers.rollback_outcomes import PROBLEMS
 
     shown = 0
     with out.progress("{task.completed:,} of {task.total:,}") as display:
@@ -230,7 +246,7 @@ def _show_problem(out: Output, outcome: Outcome) -> None:
 
 def _show_done(out: Output, planned: Planned, counts: Counter[str]) -> None:
     """Ends the command with 1 if something could not be brought back."""
-    from readers.rollback import PROBLEMS
+    from readers.rollback_outcomes import PROBLEMS
     from snapengine.cli.output import GREEN, RED
 
     problems = sum(counts[fate] for fate in PROBLEMS)

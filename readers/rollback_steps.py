@@ -15,11 +15,23 @@ from snapengine.errors import BadData
 from snapengine.model import CREATED, NULL_VERSION, ObjectVersion
 
 Kind = Literal[
-    "same", "equal", "absent", "copy", "mark", "gone", "archived", "restoring", "denied", "unreadable"
+    "same",
+    "equal",
+    "absent",
+    "copy",
+    "mark",
+    "unsure",
+    "gone",
+    "archived",
+    "restoring",
+    "denied",
+    "unreadable",
 ]
 TO_DO: Final = ("copy", "mark")
-NOT_TO_BE_HAD: Final = ("gone", "archived", "restoring", "denied", "unreadable")
+NOT_TO_BE_HAD: Final = ("unsure", "gone", "archived", "restoring", "denied", "unreadable")
 
+_SECOND: Final = 1_000
+_DAY: Final = 86_400_000
 _ARCHIVED: Final = {"GLACIER", "DEEP_ARCHIVE"}
 
 
@@ -30,7 +42,7 @@ class Step:
     kind: Kind
     """`same`: the version itself is the latest. `equal`: the latest is another with the same bytes. `absent`:
     neither shows the key. `copy`: the version is to be copied onto its key. `mark`: a delete marker is to be
-    put. The others say why the version cannot be had."""
+    put. `unsure`: the log does not know what S3 shows. The others say why the version cannot be had."""
     key: str
     version: ObjectVersion | None
     """What the view shows, if it shows the key."""
@@ -40,6 +52,9 @@ class Step:
     """None for a marker."""
     latest_size: int | None
     """Bytes."""
+    latest_time: int | None = None
+    """UTC milliseconds of its `LastModified`, if that tells when it came to be, to the second; of what came
+    in parts, and of markers that a lifecycle rule put, it does not."""
     stored_class: str | None = None
     """The version's storage class as S3 lists it now."""
     detail: str = ""
@@ -88,6 +103,7 @@ def step_of(version: ObjectVersion | None, listed: Listed | None) -> Step:
         latest.version_id if latest else None,
         latest.etag if latest else None,
         latest.size if latest else None,
+        _dated(latest) if latest else None,
         stored.storage_class if stored else None,
         detail,
     )
@@ -109,6 +125,17 @@ def _looked_up(
             "Check AWS_ENDPOINT_URL, and run it again."
         )
     return latest, stored
+
+
+def _dated(entry: ListedEntry) -> int | None:
+    """What came in parts is dated from its beginning, a lifecycle rule's marker from midnight."""
+    early = "-" in (entry.etag or "") if entry.kind == CREATED else entry.last_modified % _DAY == 0
+    return None if early else entry.last_modified
+
+
+def predates(step: Step, at: int) -> bool:
+    """Whether S3 shows since before the instant something else than the view shows at it."""
+    return step.kind in TO_DO and step.latest_time is not None and step.latest_time + _SECOND <= at
 
 
 def _is(entry: ListedEntry, version: ObjectVersion) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSResponse, HeadersDict
 
-from readers.rollback import Planned, Restoring, Rollback
+from readers.rollback import Rollback
+from readers.rollback_outcomes import Planned, Restoring
 from snapengine import View
 from snapengine.cli.main import run
 from snapengine.devcloud import DevCloud
@@ -209,6 +211,24 @@ def test_the_plan_is_made_of_the_bucket_as_it_is_and_not_of_what_the_log_knows(h
     assert house.live(house.bucket) == {"a": b"old"}
 
 
+def test_what_s3_shows_since_before_the_instant_and_the_log_does_not_know_is_left(house: House) -> None:
+    house.put("known", b"old")
+    house.s3.put_object(Bucket=house.bucket, Key="known", Body=b"unheard of")
+    house.s3.put_object(Bucket=house.bucket, Key="unknown", Body=b"unheard of")
+    house.put("undeleted", b"old")
+    house.delete("deleted again")
+    under = house.delete("undeleted")
+    time.sleep(2.1)  # S3 dates in whole seconds
+    view = house.view(at=house.later())
+    house.s3.delete_object(Bucket=house.bucket, Key="undeleted", VersionId=under)
+    before = versions(house)
+    planned, counts = roll_back(house, view)
+    assert [step.key for step in planned.samples["unsure"]] == ["known", "unknown"]
+    assert counts == {"unsure": 2, "marked": 1}
+    assert len(versions(house) - before) == 1
+    assert house.live(house.bucket) == {"known": b"unheard of", "unknown": b"unheard of"}
+
+
 def test_gone_versions_are_told_and_the_others_come_back(house: House) -> None:
     version = house.put("a", b"old")
     house.put("b", b"old")
@@ -271,8 +291,10 @@ def test_the_command_shows_its_plan_asks_and_leaves_an_audit_line(
     at = str(house.later())
     house.put("a", b"new")
     house.put("b", b"new")
-    command = ["rollback", house.bucket, "--at", at]
+    command = ["rollback", house.bucket, "--at", at, "--require", "provisional"]
     assert run(command) == 2, "nobody can be asked"
+    assert run([*command[:4], "--yes", "--timeout", "0"]) == 1
+    assert "not-yet-complete" in capsys.readouterr().err
     assert run([*command, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "1 to be brought back, 3 B" in shown
