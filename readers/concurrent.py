@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -24,6 +25,9 @@ _AHEAD_BYTES: Final = WORKERS * PART
 Read = Callable[[ObjectVersion, int, int | None], bytes]
 """`View.read_version`: `(version, start, end)` to bytes `[start, end)`; `end=None` means to its end."""
 
+ReadInto = Callable[[ObjectVersion, int, memoryview], None]
+"""`View.read_into`: `(version, start, buffer)`. Given beside a `Read`, parts are joined without a copy."""
+
 
 class Wanted(NamedTuple):
     """Bytes `[start, end)` of a version; fewer where it ends before, and to its end if `end` is None."""
@@ -36,47 +40,48 @@ class Wanted(NamedTuple):
 Outcome = bytes | Exception
 
 
-def read_many(read: Read, wanted: Iterable[Wanted]) -> Iterator[bytes]:
+def read_many(read: Read, wanted: Iterable[Wanted], into: ReadInto | None = None) -> Iterator[bytes]:
     """The bytes of each, in order, from up to `WORKERS` requests at once for the whole process.
 
     At most 64 requests run ahead of what is taken, for 256 MiB or one object if that is larger. Raises the
     first error when its turn comes; what has not begun by then is not read. Not to be called from within a
     read: it would wait for itself.
     """
-    for outcome in try_many(read, wanted):
+    for outcome in try_many(read, wanted, into):
         if isinstance(outcome, Exception):
             raise outcome
         yield outcome
 
 
-def try_many(read: Read, wanted: Iterable[Wanted]) -> Iterator[Outcome]:
+def try_many(read: Read, wanted: Iterable[Wanted], into: ReadInto | None = None) -> Iterator[Outcome]:
     """The same, with the error of each that cannot be read in its place."""
-    coming: deque[tuple[list[Future[bytes]], int]] = deque()
+    coming: deque[tuple[_Begun, int]] = deque()
     requests = size = 0
     try:
         for one in wanted:
             parts, more = split(one), _size(one)
             while coming and (requests + len(parts) > _AHEAD or size + more > _AHEAD_BYTES):
                 first, less = coming.popleft()
-                requests, size = requests - len(first), size - less
-                yield _joined(first)
-            coming.append(([_pool().submit(read, *part) for part in parts], more))
+                requests, size = requests - len(first.futures), size - less
+                yield first.outcome()
+            coming.append((_begin(read, parts, into), more))
             requests, size = requests + len(parts), size + more
         while coming:
-            yield _joined(coming.popleft()[0])
+            yield coming.popleft()[0].outcome()
     finally:
-        for parts_left, _ in coming:
-            for future in parts_left:
-                future.cancel()
+        for left, _ in coming:
+            left.cancel()
 
 
-def read_whole(read: Read, version: ObjectVersion, start: int = 0, end: int | None = None) -> bytes:
+def read_whole(
+    read: Read, version: ObjectVersion, start: int = 0, end: int | None = None, into: ReadInto | None = None
+) -> bytes:
     """One range; a large one in parts at once."""
     one = Wanted(version, start, end)
     parts = split(one)
     if len(parts) == 1:
         return read(*parts[0])
-    return next(read_many(read, [one]))
+    return next(read_many(read, [one], into))
 
 
 def split(one: Wanted) -> list[Wanted]:
@@ -98,15 +103,46 @@ def _size(one: Wanted) -> int:
     return max(0, (size if one.end is None else min(one.end, size)) - one.start)
 
 
-def _joined(parts: list[Future[bytes]]) -> Outcome:
-    try:
-        if len(parts) == 1:
-            return parts[0].result()
-        return b"".join([part.result() for part in parts])
-    except Exception as error:  # noqa: BLE001  # it is told in the place of the bytes
-        for part in parts:
-            part.cancel()
-        return error
+class _Begun:
+    """A range that is being read, by one request or in parts."""
+
+    def __init__(
+        self, futures: list[Future[bytes]] | list[Future[None]], whole: BytesIO | None = None
+    ) -> None:
+        self.futures = futures
+        self._whole = whole
+        """Where the parts are put; its bytes need not be copied."""
+
+    def outcome(self) -> Outcome:
+        """Once it has been read."""
+        try:
+            read = [future.result() for future in self.futures]
+        except Exception as error:  # noqa: BLE001  # it is told in the place of the bytes
+            self.cancel()
+            return error
+        if self._whole is not None:
+            return self._whole.getvalue()
+        parts = [part for part in read if part is not None]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def cancel(self) -> None:
+        for future in self.futures:
+            future.cancel()
+
+
+def _begin(read: Read, parts: list[Wanted], into: ReadInto | None) -> _Begun:
+    if len(parts) == 1 or into is None:
+        return _Begun([_pool().submit(read, *part) for part in parts])
+    first = parts[0].start
+    whole = BytesIO(bytes((parts[-1].end or 0) - first))
+    room = whole.getbuffer()
+    return _Begun(
+        [
+            _pool().submit(into, part.version, part.start, room[part.start - first : (part.end or 0) - first])
+            for part in parts
+        ],
+        whole,
+    )
 
 
 _pools: list[ThreadPoolExecutor] = []

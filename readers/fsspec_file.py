@@ -39,4 +39,4 @@ class SnapFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec tells no t
 
     def _read(self, start: int, end: int | None) -> bytes:
         with told(self._version.key):
-            return read_whole(self._keys.read, self._version, start, end)
+            return read_whole(self._keys.read, self._version, start, end, self._keys.read_into)

@@ -96,6 +96,10 @@ class Keys:
     def read(self) -> Callable[[ObjectVersion, int, int | None], bytes]:
         return self.view.read_version
 
+    @property
+    def read_into(self) -> Callable[[ObjectVersion, int, memoryview], None]:
+        return self.view.read_into
+
     def _ask(self, weight: int) -> None:
         if self._asked < _PATIENCE:
             self._asked += weight

@@ -57,7 +57,7 @@ class Reading(ReadOnly, Tree):
         keys, _, key = self._at(path)
         with told(path):
             version = keys.find(key)
-            data = read_whole(keys.read, *_bounded(version, start, end))
+            data = read_whole(keys.read, *_bounded(version, start, end), into=keys.read_into)
         return data[start:end] if version.size is None else data
 
     def head(self, path: str, size: int = 1024) -> bytes:
@@ -129,7 +129,7 @@ class Reading(ReadOnly, Tree):
                     out[at] = _kept(as_told(NoSuchKey(names[at], keys.view.reference), paths[at]), stop)
             there = [at for at in group if names[at] in found]
             wanted = (_bounded(found[names[at]], starts[at], ends[at]) for at in there)
-            for at, data in zip(there, try_many(keys.read, wanted), strict=True):
+            for at, data in zip(there, try_many(keys.read, wanted, keys.read_into), strict=True):
                 out[at] = _kept(_outcome(data, found[names[at]], starts[at], ends[at], paths[at]), stop)
         return out
 

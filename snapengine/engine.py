@@ -68,13 +68,11 @@ _OPTIONS: dict[str, Any] = {
     "user_agent_extra": "snapengine",
 }
 
-
 EpochInput = Any
 """An epoch's number (int), a time input (the last epoch cut at or before it), or None for the newest."""
 
 NO_EPOCH = Epoch(number=0, time=0, cover={})
 """Before the first cut: nothing is covered."""
-
 
 _SNAPSHOT = "snapshot:"
 _LOADER: dict[str, Any] = {}
@@ -290,12 +288,7 @@ class Engine:
                 f"Run `snapengine enable-bucket {bucket}`."
             )
         watched = prefix if as_it_is else max(prefix, config.prefix, key=len)
-        if (
-            prefix
-            and not as_it_is
-            and not prefix.startswith(config.prefix)
-            and not config.prefix.startswith(prefix)
-        ):
+        if not as_it_is and not (prefix.startswith(config.prefix) or config.prefix.startswith(prefix)):
             raise UsageError(
                 f"Only keys below {config.prefix!r} of bucket {bucket} are watched, so nothing is known of "
                 f"{prefix!r}."
@@ -358,6 +351,9 @@ class Engine:
 
     def read(self, bucket: str, version: ObjectVersion, start: int, end: int | None) -> bytes:
         return self._objects.read(bucket, version, start, end)
+
+    def read_into(self, bucket: str, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        self._objects.read_into(bucket, version, start, buffer)
 
     def head(self, bucket: str, version: ObjectVersion) -> StoredVersion:
         return self._objects.head(bucket, version)

@@ -408,6 +408,14 @@ class View(Mapping[str, ObjectVersion]):
         where it ends before, and to its end if `end` is None. Raises `VersionGone`, `VersionArchived`, ..."""
         return self._read(version, start, end)
 
+    def read_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        """Fill the buffer with the version's bytes from `start` on, all of which it has. Raises as
+        `read_version` does, with anything in the buffer then."""
+        try:
+            self.source.read_into(self.bucket, version, start, buffer)
+        except VersionGone:
+            buffer[:] = self._read(version, start, start + len(buffer))  # which tells why it is gone
+
     def facts(self, version: ObjectVersion) -> VersionFacts:
         """What S3 says of a version that this view has given, besides its bytes. Raises as reading does."""
         return self.source.facts(self.bucket, version)

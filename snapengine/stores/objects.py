@@ -80,6 +80,12 @@ class S3Objects:
         self._client = client
         self._lean = LeanGets(client)
 
+    def read_into(self, bucket: str, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        """Fill the buffer with the bytes from `start` on, all of which the version has. Raises as `read`
+        does, with anything in the buffer then."""
+        if not self._lean.read_into(bucket, version, start, buffer):
+            buffer[:] = self._read(bucket, version, start, start + len(buffer))
+
     def read(self, bucket: str, version: ObjectVersion, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `[start, end)` of that version; fewer where it ends before.
 
@@ -93,8 +99,12 @@ class S3Objects:
             return b""
         if (data := self._lean.read(bucket, version, start, stop)) is not None:
             return data
+        return self._read(bucket, version, start, stop)
+
+    def _read(self, bucket: str, version: ObjectVersion, start: int, stop: int | None) -> bytes:
+        """By the client; `stop` is not after the version's end."""
         options: dict[str, Any] = {}
-        if not whole:
+        if start > 0 or (stop is not None and stop != version.size):
             options["Range"] = f"bytes={start}-" + ("" if stop is None else str(stop - 1))
         if version.version_id == NULL_VERSION and version.etag:
             options["IfMatch"] = f'"{version.etag}"'

@@ -99,6 +99,21 @@ def test_after_the_first_get_of_a_bucket_those_to_come_are_lean(s3: Any) -> None
     assert (len(sent.by_client), len(sent.lean)) == (1, 3)
 
 
+def test_a_buffer_is_filled_with_a_piece_of_the_version(s3: Any) -> None:
+    bucket, data = versioned(s3), bytes(range(256)) * 400
+    old = put(s3, bucket, "k", data)
+    put(s3, bucket, "k", data[::-1])
+    objects, sent = S3Objects(s3), Sent(s3)
+    for start, stop in [(0, len(data)), (0, 100), (300, 70_000), (len(data) - 1, len(data))]:
+        buffer = bytearray(stop - start)
+        objects.read_into(bucket, old, start, memoryview(buffer))
+        assert buffer == data[start:stop]
+    assert (len(sent.by_client), len(sent.lean)) == (1, 3)
+    s3.delete_object(Bucket=bucket, Key="k", VersionId=old.version_id)
+    with pytest.raises(VersionGone):
+        objects.read_into(bucket, old, 0, memoryview(bytearray(5)))
+
+
 @pytest.mark.parametrize("key", ODD_KEYS)
 def test_an_odd_key_is_asked_for_and_signed_as_the_client_does(s3: Any, key: str) -> None:
     bucket = versioned(s3)
@@ -231,6 +246,30 @@ def test_any_other_reply_is_left_to_the_client(change: Callable[[dict[str, str],
     objects, sent = S3Objects(s3), Sent(s3)
     assert [objects.read("b", VERSION, 2, 6) for _ in range(2)] == [b"2345"] * 2
     assert (len(sent.by_client), len(sent.lean)) == (2, 1)
+    buffer = bytearray(4)
+    objects.read_into("b", VERSION, 2, memoryview(buffer))
+    assert buffer == b"2345"
+    assert (len(sent.by_client), len(sent.lean)) == (3, 2)
+
+
+@pytest.mark.services
+def test_a_header_that_a_listener_ends_with_another_is_not_sent(seaweedfs: Any) -> None:
+    bucket = versioned(seaweedfs)
+    objects, version = S3Objects(seaweedfs), put(seaweedfs, bucket, "k", b"bytes")
+    objects.read(bucket, version)
+
+    def inject(request: Any, **_: object) -> None:
+        if "amz-sdk-invocation-id" not in request.headers:
+            assert request.headers["X-AMZ-DATE"]
+            request.headers["X-Changed"] = "yes\r\nRange: bytes=0-1"
+
+    seaweedfs.meta.events.register("before-send.s3.GetObject", inject)
+    try:
+        sent = Sent(seaweedfs)
+        assert objects.read(bucket, version) == b"bytes"
+        assert (len(sent.by_client), len(sent.lean)) == (1, 1)
+    finally:
+        seaweedfs.meta.events.unregister("before-send.s3.GetObject", inject)
 
 
 def test_nothing_is_learned_of_a_request_that_was_never_sent() -> None:

@@ -31,6 +31,9 @@ class Store:
         self.most = self.now = self.reads = 0
         self.lock = threading.Lock()
 
+    def read_into(self, of: ObjectVersion, start: int, buffer: memoryview) -> None:
+        buffer[:] = self.read(of, start, start + len(buffer))
+
     def read(self, of: ObjectVersion, start: int, end: int | None) -> bytes:
         with self.lock:
             self.now += 1
@@ -68,11 +71,21 @@ def test_results_come_in_the_order_asked_for() -> None:
     assert list(read_many(told, wanted)) == [f"{i}[{i},{i + 1})".encode() for i in range(500)]
 
 
-def test_a_large_object_is_read_in_parts_at_once_and_joined_exactly() -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_large_object_is_read_in_parts_at_once_and_joined_exactly(in_place: bool) -> None:
     store = Store(5 * PART + 7)
-    assert read_whole(store.read, version("k", store.size)) == store.body[: store.size]
+    of, into = version("k", store.size), store.read_into if in_place else None
+    assert read_whole(store.read, of, into=into) == store.body[: store.size]
     assert store.reads == 5
-    assert read_whole(store.read, version("k", store.size), 11, 3 * PART) == store.body[11 : 3 * PART]
+    assert read_whole(store.read, of, 11, 3 * PART, into) == store.body[11 : 3 * PART]
+
+
+def test_a_part_that_cannot_be_read_is_the_error_of_the_whole() -> None:
+    store = Store(3 * PART)
+    wanted = [Wanted(version(key, store.size)) for key in ("k", "bad", "k")]
+    found = list(try_many(store.read, wanted, store.read_into))
+    assert [type(one) for one in found] == [bytes, ValueError, bytes]
+    assert found[0] == found[2] == store.body[: store.size]
 
 
 def test_many_reads_run_at_once_but_no_more_than_there_are_workers() -> None:
