@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Thread
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from snapengine.cli.failures import describe
 from snapengine.cli.output import Output
 from snapengine.errors import SnapEngineError, UsageError
-from snapengine.model import AuditRecord
+from snapengine.instants import render
+from snapengine.model import AuditRecord, Level
 
 if TYPE_CHECKING:
     from snapengine.engine import Engine
+    from snapengine.views import View
 
 IDENTITY_SECONDS = 5.0
 """How long a command may wait to learn its AWS identity; networks without a way to STS are common."""
@@ -79,6 +81,21 @@ def audited(
             f"{action} {target} was done, but its audit line could not be written: {lost} "
             "The command may be run again."
         ) from lost
+
+
+def at_level(
+    engine: Engine, out: Output, make: Callable[[Level], View], level: Level, *, fixed: bool = False
+) -> View:
+    """The view that `make` gives at a level. Where the bucket has to be listed for it, and what was missing
+    is stored, audit lines say so; a `fixed` view is what it is, and nothing is listed for it."""
+    if level != "verified" or fixed:
+        return make(level)
+    view = make("provisional")
+    if view.completeness.level == level:
+        return view
+    target = f"{view.bucket}/{view.prefix}" if view.prefix else view.bucket
+    with audited(engine, out, "reconcile", target, detail=f"for a verified view of {render(view.ref.at)}"):
+        return make(level)
 
 
 @contextmanager

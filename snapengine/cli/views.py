@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapengine.cli import options
+from snapengine.cli.audit import at_level
 from snapengine.cli.options import SCHEME, SNAPSHOT
 from snapengine.cli.output import (
     CYAN,
@@ -23,7 +24,9 @@ from snapengine.cli.output import (
     version_fields,
 )
 from snapengine.errors import UsageError
-from snapengine.instants import render, to_millis
+from snapengine.instants import TimeInput, render, to_millis
+from snapengine.model import Level
+from snapengine.reference import parse_reference
 from snapengine.run_notes import RUN, run_named
 
 if TYPE_CHECKING:
@@ -125,16 +128,24 @@ def slice_(
         raise UsageError(f"--versions {versions}: it is `last` or `all`.")
     wanted = options.wanted(require, timeout)
     out = Output(as_json=as_json)
-    with waiting(out, wanted):
-        view = Engine().slice(
+    engine = Engine()
+    now = engine.clock()
+
+    def make(level: Level) -> View:
+        return engine.slice(
             bucket,
-            options.time_input(start),
-            options.time_input(end or "now"),
+            _instant(start, now),
+            _instant(end or "now", now),
             prefix=prefix or "",
             epoch=options.epoch_input(epoch),
             versions=versions,  # type: ignore[arg-type]  # checked above
-            **wanted,
+            require=level,
+            timeout=wanted["timeout"],
         )
+
+    with waiting(out, wanted):
+        fixed = epoch is not None or _names_a_view(end or "now")
+        view = at_level(engine, out, make, wanted["require"], fixed=fixed)
     show_rows(out, view)
 
 
@@ -272,16 +283,34 @@ def open_view(
     """The view that BUCKET and its options name, or the one that a reference in its place names."""
     if target.startswith(SCHEME) and (at, prefix, epoch) != (None, None, None):
         raise UsageError("A reference says its time, prefix and epoch itself: leave out the options.")
-    with waiting(out, wanted):
+    at, now = "now" if at is None else at, engine.clock()
+
+    def make(level: Level) -> View:
+        how: options.Wanted = {"require": level, "timeout": wanted["timeout"]}
         if target.startswith(SCHEME):
-            return engine.open_ref(target, **wanted)
-        return engine.view(
-            target,
-            options.time_input("now" if at is None else at),
-            prefix=prefix or "",
-            epoch=options.epoch_input(epoch),
-            **wanted,
-        )
+            return engine.open_ref(target, **how)
+        epochs = options.epoch_input(epoch)
+        return engine.view(target, _instant(at, now), prefix=prefix or "", epoch=epochs, **how)
+
+    fixed = epoch is not None or _names_a_view(at) or _has_an_epoch(target)
+    with waiting(out, wanted):
+        return at_level(engine, out, make, wanted["require"], fixed=fixed)
+
+
+def _has_an_epoch(target: str) -> bool:
+    return target.startswith(SCHEME) and parse_reference(target).epoch is not None
+
+
+def _names_a_view(time: str) -> bool:
+    """Whether a time is one with an epoch of its own."""
+    return time.startswith((SNAPSHOT, RUN))
+
+
+def _instant(time: str, now: int) -> TimeInput:
+    """A time as given, but what is counted from now as the instant that it is: one for every try."""
+    if time == "now" or time.startswith("-"):
+        return to_millis(options.time_input(time), now=now)
+    return options.time_input(time)
 
 
 @contextmanager

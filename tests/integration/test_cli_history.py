@@ -622,6 +622,24 @@ def test_verified_is_had_by_listing_the_bucket_now(bucket: Bucket, rows: Callabl
     assert (summary["level"], summary["reference"]) == ("verified", made["reference"])
 
 
+def test_a_listing_that_a_verified_view_needed_has_its_audit_lines_and_no_other_view_has(
+    bucket: Bucket, rows: Callable[..., Lines], error: Failing
+) -> None:
+    bucket.put("a")
+    bucket.put("ct/b", told=False)
+    of_ct = ("ls", bucket.name, "--prefix", "ct/", "--require", "verified")
+    assert keys(rows(*of_ct)) == ["ct/b"]
+    lines = rows("audit-log")
+    assert [line["outcome"] for line in lines] == ["started", "ok"]
+    assert {(line["action"], line["target"]) for line in lines} == {("reconcile", f"{bucket.name}/ct/")}
+    assert "for a verified view of 20" in lines[1]["detail"]
+    rows(*of_ct, "--at", "-1m")  # the same listing began after it
+    assert error(*of_ct, "--epoch", "1")["code"] == "not-yet-complete"  # and nothing is listed for it
+    assert rows("audit-log") == lines
+    rows("slice", bucket.name, "--start", "-1h", "--require", "verified")
+    assert [line["target"] for line in rows("audit-log")[2:]] == [bucket.name] * 2
+
+
 def settle(engine: Engine, bucket: str, caught_up: int, verified: int) -> None:
     async def note() -> None:
         async with engine.log() as log:
