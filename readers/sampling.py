@@ -100,17 +100,11 @@ class Sampling:
         Raises `UsageError` where the state is of another view, order or shard: going on from it would leave
         samples out, or give them twice.
         """
-        if not isinstance(state, Mapping) or state.get("state") != STATE:
-            raise UsageError("This is no state of a dataset over a view, or one of a newer snapengine.")
+        check_view(state, self.reference)
         expected = self.state(0, shard, 0)
         differs = [
             name for name in expected if name not in {"epoch", "taken"} and state.get(name) != expected[name]
         ]
-        if "view" in differs:
-            raise UsageError(
-                f"The state is of {state.get('view')}, and this dataset is over {self.reference}: open that "
-                "view again with `snapengine.open_ref`, and make the dataset over it."
-            )
         if differs:
             told = ", ".join(
                 f"{name}={state.get(name)!r} there and {expected[name]!r} here" for name in differs
@@ -129,6 +123,22 @@ class Sampling:
                 f"The state says that {taken!r} rows of epoch {epoch!r} were taken: it is damaged."
             )
         return epoch, taken
+
+
+def view_state(reference: str) -> dict[str, Any]:
+    """The state of what has none but the view that it is over."""
+    return {"state": STATE, "view": reference}
+
+
+def check_view(state: Any, reference: str) -> None:
+    """Raises `UsageError` for a state of another view, and for what is none."""
+    if not isinstance(state, Mapping) or state.get("state") != STATE:
+        raise UsageError("This is no state of a dataset over a view, or one of a newer snapengine.")
+    if state.get("view") != reference:
+        raise UsageError(
+            f"The state is of {state.get('view')}, and this dataset is over {reference}: open that view "
+            "again with `snapengine.open_ref`, and make the dataset over it."
+        )
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Any, Literal, TypedDict, Unpack
 
-from readers.sampling import Place, Progress, Sampling, Shard, checked_epoch
+from readers.sampling import Place, Progress, Sampling, Shard, check_view, checked_epoch, view_state
 from readers.tensor_cache import TensorSnapshot, hear_of_forgotten, transform_of
 from readers.torch_import import torch
 from readers.torch_ranks import Carried, Ranks, chosen, ranks_here, shard_of
@@ -108,7 +108,7 @@ class ViewDataset(torch.utils.data.Dataset[Any]):
     def __init__(self, view: View, decode: Decode | None = None, **options: Unpack[CacheOptions]) -> None:
         """Resolves the view. Raises `UsageError` for a slice of all versions, and for `cache` without a
         declared version."""
-        self._view_reference = view.reference
+        self._reference = view.reference
         self._objects = _Objects(view, decode, options.get("cache", False), options.get("decode_version"))
 
     @property
@@ -127,9 +127,18 @@ class ViewDataset(torch.utils.data.Dataset[Any]):
         from_start = [number + len(rows) if number < 0 else number for number in map(index, numbers)]
         return list(self._objects.reader.samples(rows.versions(from_start)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Which view it is over. How far a loader has come is its sampler's to know."""
+        return view_state(self._reference)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises `UsageError` for a state of another view: whatever sampler goes on from it, its numbers are
+        of other objects."""
+        check_view(state_dict, self._reference)
+
     def sampler(self, **options: Unpack[OrderOptions]) -> ViewSampler:
         """For a `DataLoader`'s `sampler=`: this rank's share of the rows, in order or shuffled by seed."""
-        sampling = _sampling(self._view_reference, len(self), options)
+        sampling = _sampling(self._reference, len(self), options)
         return ViewSampler(sampling, chosen(options.get("rank"), options.get("world_size")))
 
 

@@ -135,6 +135,24 @@ def test_a_state_of_another_view_is_refused_and_names_the_view_to_open(
         iter(other)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sampler_of_another_library_does_not_go_on_with_another_view_either(
+    view: View, bucket: NumberedBucket, workers: int
+) -> None:
+    options: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
+    loader = StatefulDataLoader(view.to_torch(number_of), shuffle=True, **options)
+    running = iter(loader)
+    before = [int(next(running)) for _ in range(3)]
+    same = StatefulDataLoader(view.to_torch(number_of), shuffle=True, **options)
+    same.load_state_dict(loader.state_dict())
+    assert sorted(before + [int(number) for number in same]) == list(range(COUNT))
+    other = bucket.engine().view(bucket.bucket, prefix="ct/0000").to_torch(number_of)
+    resumed = StatefulDataLoader(other, shuffle=True, **options)
+    resumed.load_state_dict(loader.state_dict())
+    with pytest.raises(UsageError, match="open_ref"):
+        iter(resumed)
+
+
 def test_a_state_of_another_number_of_ranks_is_refused(view: View) -> None:
     one = view.to_torch(style="iterable", rank=0, world_size=2)
     next(iter(one))
