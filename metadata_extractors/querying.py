@@ -7,11 +7,11 @@ and comes from the log: so an answer costs a scan of the files, and what changed
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -206,7 +206,8 @@ def _over_files(
     """What remains to be judged when the files have been.
 
     A condition in SQL costs one scan that skips what it rules out, while it is found out which keys have
-    changed; then a look at what is neither chosen nor ruled out. Any other is judged batch by batch.
+    changed; then a look at what is neither chosen nor ruled out. Any other is judged batch by batch, and so
+    is one that fails there: it may have failed on a row that does not count.
     """
     paths = [_local(path) for path in joined.files]
     text = tally.asked.condition.sql
@@ -214,29 +215,51 @@ def _over_files(
         try:
             files = _Files(connection, paths, shape, scope)
             skipping = text is not None and not tally.asked.transformed_first
-            chosen = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)") if skipping else None
-            plain = text is not None and skipping and not tally.asked.numbers and _plain(files, text)
+            scanned = _unless_it_fails(lambda: _scan(files, columns, tally.asked)) if skipping else None
             settled = joined.settled()
             if not settled.files:
                 return settled
             files.leave_out(pa.array(settled.changed, pa.string()))
-            if text is None or chosen is None:
+            numbers = None
+            if scanned is not None:
+                chosen, plain = _standing(scanned[0], settled), scanned[1]
+                numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
+            if numbers is None:
                 read = (batch.cast(shape) for batch in files.batches(shape.names, "true"))
                 tally.judge(read, without)
                 return settled
             answer = pa.schema([shape.field(name) for name in columns])
-            tally.keep(_standing(chosen, settled).cast(answer))
-            if plain:
-                tally.count([(USUAL[0], True, len(tally))])
-            else:
-                tally.count(_numbers(files, text, len(tally), all_of_them=tally.asked.numbers))
+            tally.keep(chosen.cast(answer))
+            tally.count(numbers)
             if without is not None:
                 without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
-        except the_duckdb().Error as error:
-            if isinstance(error, the_duckdb().IOException) or "arquet" in str(error):
-                raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
+        except the_duckdb().OutOfMemoryException as error:
             raise run_failure(error) from None
+        except the_duckdb().Error:  # no condition was worked out in what failed here
+            raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
     return settled
+
+
+T = TypeVar("T")
+
+
+def _unless_it_fails(scan: Callable[[], T]) -> T | None:
+    """What a scan gives that works the condition out; None if that fails, on whatever row. DuckDB may look
+    at the rows of keys that have changed before it leaves them out."""
+    duckdb = the_duckdb()
+    try:
+        return scan()
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error:
+        return None
+
+
+def _scan(files: _Files, columns: Sequence[str], asked: Asked) -> tuple[pa.Table, bool]:
+    """The rows that are chosen, also of keys that have changed, and whether all others are ruled out."""
+    text = asked.condition.sql
+    chosen = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)")
+    return chosen, text is not None and not asked.numbers and _plain(files, text)
 
 
 def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
@@ -260,13 +283,16 @@ def _left_over(text: str) -> str:
 
 
 def _numbers(
-    files: _Files, text: str, chosen: int, *, all_of_them: bool
+    files: _Files, asked: Asked, chosen: int, *, plain: bool
 ) -> list[tuple[str | None, bool | None, int]]:
     """Numbers by outcome and verdict; unless all are wanted without the rows that are plainly ruled out."""
-    where = "true" if all_of_them else _left_over(text)
+    if plain:
+        return [(USUAL[0], True, chosen)]
+    text = asked.condition.sql or "true"
+    where = "true" if asked.numbers else _left_over(text)
     counted = f"SELECT outcome, (\n{text}\n) AS verdict, count(*) FROM {files.standing} WHERE {where}"  # noqa: S608  # as above
     found = files.connection.execute(f"{counted} GROUP BY ALL").fetchall()
-    if all_of_them:
+    if asked.numbers:
         return found
     told = sum(count for outcome, true, count in found if outcome is not None and true)
     return [*found, (USUAL[0], True, chosen - told)]
