@@ -57,7 +57,7 @@ def test_a_row_that_counts_fails_it_also_where_its_error_names_parquet(view: Vie
 
 @pytest.mark.parametrize("where", ["Modality = 'CT'", "CAST('x' || Modality AS INTEGER) = 1", None])
 def test_a_file_that_cannot_be_read_is_told_as_damaged_whatever_the_condition(
-    view: View, rows: FakeRows, where: str | None
+    view: View, rows: FakeRows, monkeypatch: pytest.MonkeyPatch, where: str | None
 ) -> None:
     made = rows._files
 
@@ -68,6 +68,6 @@ def test_a_file_that_cannot_be_read_is_told_as_damaged_whatever_the_condition(
         files[0].write_bytes(data)
         return files
 
-    rows._files = torn  # type: ignore[method-assign]  # the fake is of our own
+    monkeypatch.setattr(rows, "_files", torn)
     with pytest.raises(ArchiveDamaged, match="cannot be read"):
         view.metadata(where=where, columns=["Modality"])
