@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from hashlib import md5
 from itertools import accumulate
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from readers.export_evidence import CHECKSUMS, Stored, described, is_plain, part_count, stored, verdict
+from readers.export_carrying import asked_of, carried, described_again, found_equal, parts_etag
+from readers.export_evidence import NotAsTold, Stored, described, part_count, stored
 from snapengine.aws_errors import code_of, translate
-from snapengine.errors import BytesUnavailable, PermissionMissing, Refused, SnapEngineError, VersionArchived
-from snapengine.model import NULL_VERSION, ObjectVersion
+from snapengine.errors import PermissionMissing, Refused, SnapEngineError, UsageError, VersionArchived
+from snapengine.model import ObjectVersion
 from snapengine.stores.objects import refusal_of
 
 LARGEST_COPY: Final = 5 << 30
@@ -31,10 +29,8 @@ MOST_PARTS: Final = 10_000
 PART_WORKERS: Final = 16
 """Parts copied at once, of however many objects."""
 
-_ARCHIVED: Final = {"GLACIER", "DEEP_ARCHIVE"}
 _CHANGED: Final = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NOT_ACTIVE: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
-_HEADERS: Final = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType")
 
 
 class DestinationChanged(Refused):
@@ -74,6 +70,9 @@ class Copier:
     _parts: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
+        """Raises `UsageError` for an AWS SDK that knows no condition on what is at a copy's place."""
+        if "IfMatch" not in self.client.meta.service_model.operation_model("CopyObject").input_shape.members:
+            raise UsageError("This boto3 is too old to copy safely: run `pip install --upgrade boto3`.")
         self._parts = ThreadPoolExecutor(PART_WORKERS, thread_name_prefix="snapengine-part")
 
     def close(self) -> None:
@@ -82,8 +81,8 @@ class Copier:
     def copy(self, bucket: str, version: ObjectVersion, to: Place) -> Copied:
         """Copy a version, and compare what S3 says of the copy with what it says of the version.
 
-        Raises as reading the version does, `PermissionMissing`, `DestinationChanged`, and `BytesUnavailable`
-        for a copy that is not as the version. After a lost reply the copy may be there all the same.
+        Raises as reading the version does, `PermissionMissing`, `DestinationChanged`, and `NotAsTold` for a
+        copy that is not as the version. After a lost reply the copy may be there all the same.
         """
         source = described(self.client, bucket, version)
         if source.archived:
@@ -95,13 +94,13 @@ class Copier:
             )
         try:
             if source.size and (part_count(source.etag) or source.size > self.threshold):
-                version_id, parts_etag, named = self._in_parts(bucket, version, source, to)
+                version_id, made_of, named = self._in_parts(bucket, version, source, to)
             else:
-                version_id, parts_etag, named = self._whole(bucket, version, source, to)
+                version_id, made_of, named = self._whole(bucket, version, source, to)
             copy = stored(self._head(to, version_id))
         except (ClientError, BotoCoreError) as error:
             raise self._refusal(error, bucket, version, to) from error
-        return Copied(copy, _checked(bucket, version, source, copy, parts_etag, named))
+        return Copied(copy, found_equal(bucket, version, source, copy, made_of, named))
 
     def _head(self, to: Place, version_id: str | None) -> Mapping[str, Any]:
         options = {"VersionId": version_id} if version_id else {}
@@ -117,10 +116,10 @@ class Copier:
         reply = self.client.copy_object(
             Bucket=to.bucket,
             Key=to.key,
-            **_source(bucket, version, source),
+            **asked_of(bucket, version, source),
             MetadataDirective="COPY",
             TaggingDirective="COPY",
-            **_carried(source, to),
+            **carried(source, in_place=to.in_place),
             **to.condition,
         )
         return reply.get("VersionId"), "", self._named(reply, version)
@@ -134,8 +133,8 @@ class Copier:
         upload = self.client.create_multipart_upload(
             Bucket=to.bucket,
             Key=to.key,
-            **_described_again(source, tags.get("TagSet", [])),
-            **_carried(source, to),
+            **described_again(source, tags.get("TagSet", [])),
+            **carried(source, in_place=to.in_place),
         )["UploadId"]
         try:
 
@@ -148,7 +147,7 @@ class Copier:
                     Key=to.key,
                     UploadId=upload,
                     PartNumber=number,
-                    **_source(bucket, version, source),
+                    **asked_of(bucket, version, source),
                     **cut,
                 )
                 result = reply["CopyPartResult"]
@@ -214,7 +213,7 @@ class Copier:
         """Whether S3 names the version that it copied. Raises for another."""
         named = reply.get("CopySourceVersionId")
         if named is not None and named != version.version_id:
-            raise BytesUnavailable(
+            raise NotAsTold(
                 f"S3 copied version {named} of {version.key!r} where {version.version_id} was asked for.",
                 version.key,
                 version.version_id,
@@ -249,82 +248,3 @@ class Copier:
                 action=error.operation_name,
             )
         return found
-
-
-def _source(bucket: str, version: ObjectVersion, source: Stored) -> dict[str, Any]:
-    """The id `null` is used again and again: the ETag says which is meant."""
-    return {
-        "CopySource": {"Bucket": bucket, "Key": version.key, "VersionId": version.version_id},
-        "CopySourceIfMatch": f'"{source.etag}"',
-    }
-
-
-def _carried(source: Stored, to: Place) -> dict[str, Any]:
-    """What no copy takes along by itself. What was in an archive comes back to the standard class: it is to
-    be read."""
-    found = {}
-    if redirect := source.reply.get("WebsiteRedirectLocation"):
-        found["WebsiteRedirectLocation"] = redirect
-    if not to.in_place:
-        return found
-    storage_class = source.reply.get("StorageClass")
-    if storage_class and storage_class not in _ARCHIVED:
-        found["StorageClass"] = storage_class
-    encryption = source.reply.get("ServerSideEncryption", "")
-    if encryption.startswith("aws:kms"):
-        found["ServerSideEncryption"] = encryption
-        if key := source.reply.get("SSEKMSKeyId"):
-            found["SSEKMSKeyId"] = key
-    return found
-
-
-def _described_again(source: Stored, tags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Metadata, headers, tags and checksum of an upload that is to be as its source."""
-    reply = source.reply
-    found: dict[str, Any] = {name: reply[name] for name in _HEADERS if reply.get(name)}
-    found["Metadata"] = dict(reply.get("Metadata", {}))
-    if expires := reply.get("ExpiresString"):
-        try:
-            found["Expires"] = parsedate_to_datetime(expires)
-        except ValueError:
-            raise BytesUnavailable(
-                f"Its header Expires is {expires!r}, which is no date: what is copied in parts cannot keep "
-                "it. Read the object and write it elsewhere by hand."
-            ) from None
-    if tags:
-        found["Tagging"] = urlencode([(tag["Key"], tag["Value"]) for tag in tags])
-    for name in CHECKSUMS:
-        if name in source.checksums:
-            found["ChecksumAlgorithm"] = name
-            if reply.get("ChecksumType"):
-                found["ChecksumType"] = reply["ChecksumType"]
-            break
-    return found
-
-
-def parts_etag(etags: Sequence[str]) -> str:
-    """PURE. The ETag that S3 gives to an object of these parts; nothing where theirs are not MD5s."""
-    plain = [etag.strip('"') for etag in etags]
-    if not all(map(is_plain, plain)):
-        return ""
-    return f"{md5(b''.join(map(bytes.fromhex, plain)), usedforsecurity=False).hexdigest()}-{len(plain)}"
-
-
-def _checked(
-    bucket: str, version: ObjectVersion, source: Stored, copy: Stored, made_of: str, named: bool
-) -> tuple[str, ...]:
-    """What was found equal. Raises `BytesUnavailable` for a copy that is not as the version."""
-    found = verdict(source, copy)
-    if found == "different":
-        raise BytesUnavailable(
-            f"The copy of s3://{bucket}/{version.key} version {version.version_id} is not as the version: "
-            f"{copy.size:,} bytes, ETag {copy.etag}, not {source.size:,} bytes, ETag {source.etag}.",
-            version.key,
-            version.version_id,
-        )
-    checked = ["size"] if found == "unknown" else ["size", found]
-    if found != "etag" and made_of and made_of == copy.etag:
-        checked.append("parts")
-    if named and version.version_id != NULL_VERSION:
-        checked.append("source")
-    return tuple(checked)

@@ -25,6 +25,10 @@ Verdict = Literal["etag", "checksum", "different", "unknown"]
 that S3 says of both tells."""
 
 
+class NotAsTold(BytesUnavailable):
+    """What S3 gave, or made, is not what it says of the version."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """An object as S3 describes it now."""
@@ -66,7 +70,7 @@ def described(client: Any, bucket: str, version: ObjectVersion) -> Stored:
     """A version of a view as S3 describes it now. Raises as reading it does, `VersionGone` above all."""
     found = stored(S3Objects(client).described(bucket, version, same=True, ChecksumMode="ENABLED"))
     if changed := _changed(version, found):
-        raise BytesUnavailable(
+        raise NotAsTold(
             f"s3://{bucket}/{version.key} version {version.version_id} has {changed}; it is not the object "
             "of the view.",
             version.key,

@@ -18,10 +18,10 @@ from secrets import token_hex
 from typing import Any, Final
 
 from readers.export_copying import Copier
-from readers.export_evidence import CHUNK, Stored, described, is_plain, part_count
+from readers.export_evidence import CHUNK, NotAsTold, Stored, described, is_plain, part_count
 from readers.export_outcomes import Conflict, Outcome, problem_of
 from readers.export_paths import OURS, odd_paths
-from snapengine.errors import Busy, BytesUnavailable, SnapEngineError, UsageError
+from snapengine.errors import Busy, SnapEngineError, UsageError
 from snapengine.model import ObjectVersion
 from snapengine.views import View
 
@@ -174,7 +174,7 @@ class Folder:
         return ("size", "bytes")
 
     def _checked(self, version: ObjectVersion, path: Path) -> tuple[str, ...]:
-        """What of a file that was written now is as S3 says. Raises `BytesUnavailable` for what is not."""
+        """What of a file that was written now is as S3 says. Raises `NotAsTold` for what is not."""
         if is_plain(version.etag) and _md5_of(path) == version.etag:
             return ("size", "etag")
         known = self._described(version)
@@ -199,8 +199,8 @@ class Folder:
         return described(self.copier.client, self.view.bucket, version)
 
 
-def _not_as_told(bucket: str, version: ObjectVersion, how: str) -> BytesUnavailable:
-    return BytesUnavailable(
+def _not_as_told(bucket: str, version: ObjectVersion, how: str) -> NotAsTold:
+    return NotAsTold(
         f"s3://{bucket}/{version.key} version {version.version_id} was read with {how}: nothing was kept.",
         version.key,
         version.version_id,

@@ -1,4 +1,4 @@
-"""PURE: what became of each object of an export, and the tally of them all."""
+"""What became of each object of an export, and the tally of them all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from readers.export_evidence import NotAsTold
 from snapengine.errors import (
-    BytesUnavailable,
     CannotExpressKey,
     CredentialsMissing,
     PermissionMissing,
@@ -106,7 +106,7 @@ _KINDS: Final[tuple[tuple[type[SnapEngineError], Kind], ...]] = (
     (PermissionMissing, "denied"),
     (CannotExpressKey, "conflict"),
     (Refused, "conflict"),
-    (BytesUnavailable, "different"),
+    (NotAsTold, "different"),
     (SnapEngineError, "unreadable"),
 )
 

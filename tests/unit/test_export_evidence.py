@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from readers.export_copying import parts_etag
+from readers.export_carrying import parts_etag
 from readers.export_evidence import part_count, same_bytes, stored, verdict
 from readers.export_order import done_ahead, side_by_side
 from snapengine.errors import BadData
