@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,18 @@ def test_pages_from_an_archive_are_the_listing(house: House) -> None:
                     break
                 after = page.last
             assert names == [name for name, _ in entries(keys, PageRequest(prefix, delimiter))]
+
+
+def test_a_forked_process_goes_on_with_a_listing_though_its_threads_stayed_behind(house: House) -> None:
+    view = house.engine().view(house.bucket)
+    keys = list(iter(view))
+    listings = Listings(view)
+    page = listings.page(PageRequest(limit=2))
+    assert page.last == keys[1]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # the threads that read ahead would be waited for without end
+        found = listings.page(PageRequest(after=keys[1])).objects
+        os._exit(0 if [row["key"] for row in found] == keys[2:] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [row["key"] for row in listings.page(PageRequest(after=keys[1])).objects] == keys[2:]

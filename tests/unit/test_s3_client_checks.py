@@ -186,3 +186,17 @@ def test_many_keys_are_looked_up_from_memory_once_there_are_many(
         url = client.generate_presigned_url("get_object", Params={"Bucket": "scans", "Key": f"k{n:03}"})
         assert f"versionId=v{n}&" in url
     assert len(asked) == 64
+
+
+def test_nothing_is_sent_that_was_not_pinned_whatever_other_handlers_do(client: Any) -> None:
+    server = Server(client)
+    client.meta.events.unregister("provide-client-params.s3", client._provide)
+    for name, asked in (
+        ("get_object", {"Key": "k"}),
+        ("list_objects_v2", {}),
+        ("delete_object", {"Key": "k"}),
+    ):
+        with pytest.raises(ClientError) as error:
+            getattr(client, name)(Bucket="scans", **asked)
+        assert code(error)[1] in {403, 501}
+    assert server.asked == []

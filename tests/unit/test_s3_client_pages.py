@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from threading import Thread
 from typing import Any
@@ -118,18 +117,6 @@ def test_many_listings_from_scratch_bring_a_small_view_into_memory_and_leave_a_g
     assert len(asked.asked) < 20
     asked = great._source
     assert len(asked.asked) == 50
-
-
-def test_a_forked_process_lists_on_without_the_threads_of_its_parent() -> None:
-    _, great = both({f"k{number:03}" for number in range(50)})
-    listings = Listings(great)
-    page = listings.page(PageRequest("", "", "", 5))
-    child = os.fork()
-    if child == 0:
-        found = listings.page(PageRequest("", "", page.last or "", 5)).objects
-        os._exit(0 if [row["key"] for row in found] == [f"k{n:03}" for n in range(5, 10)] else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    assert listings.page(PageRequest("", "", "k004", 1)).last == "k005"
 
 
 def test_a_page_of_no_keys_has_none_and_is_the_last() -> None:
