@@ -21,7 +21,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.fixture
 def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A bucket `scans` that has held a CT image for a while."""
+    """A bucket `scans` that has held a CT image and a table for a while."""
     at = to_millis("2026-11-19T00:00:00Z", now=1 << 60)
     body = (Path(pydicom.data.__file__).parent / "test_files" / "CT_small.dcm").read_bytes()
     with DevCloud() as cloud:
@@ -31,20 +31,22 @@ def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         s3: Any = boto3.client("s3", **cloud.client_arguments())
         s3.create_bucket(Bucket="scans")
         s3.put_bucket_versioning(Bucket="scans", VersioningConfiguration={"Status": "Enabled"})
-        reply = s3.put_object(Bucket="scans", Key="ct/0001.dcm", Body=body)
         engine = engine_at(tmp_path / "log.db", now=at)
         enable(engine)
-        put = event("ct/0001.dcm", reply["VersionId"], 0, size=len(body), etag=reply["ETag"].strip('"'))
-        record(engine, [put._replace(event_time=at)])
+        for key, data in (("ct/0001.dcm", body), ("ct/index.csv", b"key,slices\nct/0001.dcm,1\n")):
+            reply = s3.put_object(Bucket="scans", Key=key, Body=data)
+            put = event(key, reply["VersionId"], 0, size=len(data), etag=reply["ETag"].strip('"'))
+            record(engine, [put._replace(event_time=at)])
         yield
 
 
 def test_the_python_in_the_readme_runs_as_it_stands(scans: None) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(block, names)  # noqa: S102  # our own README
+    for block in blocks:
+        exec(block, names)  # noqa: S102  # our own README
     assert isinstance(names["view"], snapengine.View)
-    assert list(names["view"]) == ["ct/0001.dcm"]
+    assert list(names["view"]) == ["ct/0001.dcm", "ct/index.csv"]
 
 
 def test_every_page_that_the_readme_links_to_is_there() -> None:
