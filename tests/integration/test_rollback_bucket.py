@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse, HeadersDict
+from moto.s3.models import s3_backends
 
 from readers.rollback import Rollback
 from readers.rollback_outcomes import Planned, Restoring
 from snapengine import View
 from snapengine.cli.main import run
 from snapengine.devcloud import DevCloud
+from snapengine.devcloud.cloud import ACCOUNT_ID
 from snapengine.errors import Refused, UsageError
 from tests.export_house import AWKWARD, MIB, House, requests_seen
+from tests.integration.test_cli import at_a_terminal
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +268,19 @@ def test_archived_versions_are_told_or_restored_on_request_for_a_later_run(house
     assert house.live(house.bucket) == {"a": b"new!"}
 
 
+def test_a_version_that_was_restored_is_copied_to_where_it_can_be_read(house: House) -> None:
+    version = house.put("a", b"old", StorageClass="GLACIER")
+    old = house.view(at=house.later())
+    house.put("a", b"new!")
+    backend: Any = s3_backends[ACCOUNT_ID]["aws"]
+    backend.get_object(house.bucket, "a", version).restore(3)
+    planned, counts = roll_back(house, old)
+    assert (planned.counts, counts) == ({"copy": 1}, {"copied": 1})
+    head = house.s3.head_object(Bucket=house.bucket, Key="a")
+    assert "StorageClass" not in head, "it is to be read"
+    assert house.live(house.bucket) == {"a": b"old"}
+
+
 def accepted(request: Any, asked: list[Any]) -> AWSResponse:
     asked.append(request)
     raw: Any = io.BytesIO(b"")
@@ -317,3 +333,18 @@ def test_the_command_shows_its_plan_asks_and_leaves_an_audit_line(
     assert "1 copied, 1 marked" in records[-1].detail
     assert run([*command, "--yes"]) == 0
     assert "0 copied, 0 delete markers put" in capsys.readouterr().out
+
+
+def test_at_a_terminal_the_name_of_the_bucket_is_asked_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNAPENGINE_STORE", house.store)
+    house.put("a", b"old")
+    command = ["rollback", house.bucket, "--at", str(house.later()), "--require", "provisional"]
+    house.put("a", b"new")
+    code, shown = at_a_terminal(*command, typed="yes\n")
+    assert (code, house.live(house.bucket)) == (1, {"a": b"new"})
+    assert "Nothing was changed" in shown
+    code, shown = at_a_terminal(*command, typed=f"{house.bucket}\n")
+    assert (code, house.live(house.bucket)) == (0, {"a": b"old"})
+    assert "1 copied, 0 delete markers put" in shown
