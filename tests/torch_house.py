@@ -12,7 +12,6 @@ import boto3
 import pytest
 
 from snapengine import Engine, Settings
-from snapengine.devcloud import DevCloud
 from tests.seed import enable, event, record
 
 
@@ -52,10 +51,10 @@ def number_of(name: str, data: bytes) -> int:
 
 
 class NumberedBucket:
-    """Objects `ct/00000`, `ct/00001`, ... in an S3 that answers, told to a table in a file."""
+    """Objects `ct/00000`, `ct/00001`, ... in the environment's S3, told to a table in a file."""
 
-    def __init__(self, cloud: DevCloud, folder: Path, count: int) -> None:
-        self.s3: Any = boto3.client("s3", **cloud.client_arguments())
+    def __init__(self, folder: Path, count: int) -> None:
+        self.s3: Any = boto3.client("s3")
         self.store = f"sqlite:///{folder}/log.db"
         self.tensors = folder / "tensors"
         self.bucket = f"b-{uuid4().hex}"

@@ -48,7 +48,7 @@ def shared(cloud: DevCloud, tmp_path_factory: pytest.TempPathFactory) -> Numbere
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.environment().items():
             patch.setenv(name, value)
-        return NumberedBucket(cloud, tmp_path_factory.mktemp("shared"), COUNT)
+        return NumberedBucket(tmp_path_factory.mktemp("shared"), COUNT)
 
 
 @pytest.fixture
@@ -314,9 +314,9 @@ def test_where_the_file_of_a_great_view_is_not_to_be_had_the_reference_gives_the
 # Errors
 
 
-def gone(cloud: DevCloud, folder: Path) -> tuple[NumberedBucket, View]:
+def gone(folder: Path) -> tuple[NumberedBucket, View]:
     """A view of which one version was removed since."""
-    bucket = NumberedBucket(cloud, folder, 4)
+    bucket = NumberedBucket(folder, 4)
     view = bucket.engine().view(bucket.bucket)
     version = view[key(2)].version_id
     bucket.s3.delete_object(Bucket=bucket.bucket, Key=key(2), VersionId=version)
@@ -324,10 +324,8 @@ def gone(cloud: DevCloud, folder: Path) -> tuple[NumberedBucket, View]:
 
 
 @pytest.mark.parametrize("style", ["map", "iterable"])
-def test_a_version_that_is_gone_says_so_from_within_a_worker(
-    cloud: DevCloud, tmp_path: Path, style: str
-) -> None:
-    bucket, view = gone(cloud, tmp_path)
+def test_a_version_that_is_gone_says_so_from_within_a_worker(tmp_path: Path, style: str) -> None:
+    bucket, view = gone(tmp_path)
     dataset: Any = view.to_torch(number_of, style=style)
     loader = iter(DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="spawn"))
     assert next(loader).tolist() == [0, 1]

@@ -41,7 +41,7 @@ def cloud() -> Iterator[DevCloud]:
 def bucket(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NumberedBucket:
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
-    return NumberedBucket(cloud, tmp_path, COUNT)
+    return NumberedBucket(tmp_path, COUNT)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def bucket(cloud: DevCloud, tmp_path_factory: pytest.TempPathFactory) -> Numbere
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.environment().items():
             patch.setenv(name, value)
-        return NumberedBucket(cloud, tmp_path_factory.mktemp("states"), COUNT)
+        return NumberedBucket(tmp_path_factory.mktemp("states"), COUNT)
 
 
 @pytest.fixture

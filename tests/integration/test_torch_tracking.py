@@ -31,7 +31,7 @@ def cloud() -> Iterator[DevCloud]:
 def bucket(cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NumberedBucket:
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
-    found = NumberedBucket(cloud, tmp_path, COUNT)
+    found = NumberedBucket(tmp_path, COUNT)
     monkeypatch.setenv("SNAPENGINE_STORE", found.store)
     monkeypatch.setenv("SNAPENGINE_CACHE", "off")
     return found
