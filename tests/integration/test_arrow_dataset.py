@@ -209,7 +209,8 @@ def test_dask_reads_the_datasets_fragments(visits: House) -> None:
         loaded: pd.DataFrame = fragment.to_table().to_pandas()
         return loaded
 
-    read = dd.from_map(frame, fragments, meta=pd.DataFrame({"age": pd.Series(dtype="int64")}))
+    from_map: Any = dd.from_map
+    read = from_map(frame, fragments, meta=pd.DataFrame({"age": pd.Series(dtype="int64")}))
     assert read["age"].sum().compute(scheduler="threads") == 220
 
 
