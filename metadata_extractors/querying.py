@@ -117,7 +117,7 @@ def query(
     names += VIEW_SCHEMA.names if without is not None else []
     names += ["extractor_version"] if scope.versions is not None else []
     shape = pa.schema([known.field(name).with_nullable(True) for name in dict.fromkeys(names)])
-    tally = Tally(asked)
+    tally, begun = Tally(asked), joined
     with ThreadPoolExecutor(1, thread_name_prefix="snapengine-verify") as pool:
         verified = pool.submit(joined.verify, shape.names)
         try:
@@ -126,7 +126,11 @@ def query(
             meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
             tally.judge((batch for batch in meant if batch.num_rows), without)
         except SnapEngineError:
+            begun.abandon()
             verified.result()  # what a damaged file seems to say is no error of the caller's
+            raise
+        except BaseException:
+            begun.abandon()
             raise
         verified.result()
     return tally

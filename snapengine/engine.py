@@ -174,12 +174,12 @@ class Engine:
         another by number or by time). See `snapengine.view`. A prefix is taken `as_it_is` for references."""
         if (name := _snapshot_named(at)) is not None:
             if epoch is not None:
-                raise UsageError(f"{at} has an epoch of its own; leave `epoch` out.")
+                raise UsageError(f"{at} has an epoch of its own: ask for no other.")
             kept = self.open_ref(self.snapshot(bucket, name).reference, require=require, timeout=timeout)
             return self.within(kept, prefix, f"{at}")
         if (run_id := run_named(at)) is not None:
             if epoch is not None:
-                raise UsageError(f"{at} has an epoch of its own; leave `epoch` out.")
+                raise UsageError(f"{at} has an epoch of its own: ask for no other.")
             return view_of_run(self, bucket, run_id, prefix, require=require, timeout=timeout)
         instant = to_millis(at, now=self.clock())
         return require_level(
@@ -209,7 +209,7 @@ class Engine:
             raise UsageError(f"versions={versions!r}: it is 'last' or 'all'.")
         if (run_id := run_named(end)) is not None:
             if epoch is not None:
-                raise UsageError(f"{end} has an epoch of its own; leave `epoch` out.")
+                raise UsageError(f"{end} has an epoch of its own: ask for no other.")
             return slice_of_run(
                 self, bucket, run_id, start, prefix, versions, require=require, timeout=timeout
             )

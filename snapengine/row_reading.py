@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 from weakref import finalize
 
@@ -43,6 +44,10 @@ class _TooMany(Exception):
     pass
 
 
+class _Unwanted(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class _Changed(NamedTuple):
     keys: pa.Array[Any]
     spool: Spool
@@ -67,6 +72,13 @@ class Joined:
     _whole: Callable[[], Iterator[pa.RecordBatch]] = field(repr=False)
     _changes: Future[_Changed] | None = field(default=None, repr=False)
     _verified: tuple[tuple[Path, ArchiveFile, str], ...] = field(default=(), repr=False)
+    _unwanted: Event = field(default_factory=Event, repr=False)
+    """Tells the thread that reads what has changed to end."""
+
+    def abandon(self) -> None:
+        """No answer is wanted any more: what is still being read for it ends with the range of keys that it
+        is at."""
+        self._unwanted.set()
 
     def settled(self) -> Joined:
         """The same, or the same without files if too much has changed. What has changed is being read from
@@ -205,8 +217,10 @@ def _with_files(
         remove()
         raise
 
+    unwanted = Event()
+
     def changed(wanted: Extracted, name: str) -> _Changed:
-        changes = _Changes(sources, ref, epoch, wanted, checkpoint)
+        changes = _Changes(sources, ref, epoch, wanted, checkpoint, unwanted)
         spool = changes.spooled(Spool(whole.read, folder / name), whole.read)
         return _Changed(changes.keys(), spool)
 
@@ -220,7 +234,8 @@ def _with_files(
     coming = thread.submit(changes)
     thread.shutdown(wait=False)
     verified = tuple(zip(files, stored, map(reader.name, stored), strict=True))
-    found = replace(whole, files=files, _changes=coming, _verified=verified)
+    found = replace(whole, files=files, _changes=coming, _verified=verified, _unwanted=unwanted)
+    finalize(found, unwanted.set)
     finalize(found, remove)
     return found
 
@@ -229,9 +244,16 @@ class _Changes:
     """What of a view is not as a checkpoint's files have it."""
 
     def __init__(
-        self, sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted, checkpoint: Checkpoint
+        self,
+        sources: Sources,
+        ref: SnapshotRef,
+        epoch: Epoch,
+        wanted: Extracted,
+        checkpoint: Checkpoint,
+        unwanted: Event,
     ) -> None:
         self._sources = _Pinned(sources, checkpoint)
+        self._unwanted = unwanted
         self._ref = ref
         self._epoch = epoch
         self._wanted = wanted
@@ -239,7 +261,7 @@ class _Changes:
         self._keys: list[pa.Array[Any]] = [pa.array([], pa.string())]
 
     def spooled(self, spool: Spool, read: pa.Schema) -> Spool:
-        """The rows of the keys that changed. Raises `_TooMany`, and `Tied`."""
+        """The rows of the keys that changed. Raises `_TooMany`, `_Unwanted`, and `Tied`."""
         view = replace(self._ref, start=None, selection="")
         count = 0
 
@@ -251,6 +273,8 @@ class _Changes:
             return self.fold.ranges(reading)
 
         for table in by_ranges(self._sources, view, self._epoch, begin, ranges=ranges):
+            if self._unwanted.is_set():
+                raise _Unwanted
             changed = pc.unique(table["key"])
             count += len(changed)
             if count > MOST_CHANGED:

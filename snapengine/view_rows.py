@@ -64,6 +64,10 @@ class Joined(Protocol):
         """The rows that count instead, and of the view all that are in no file."""
         ...
 
+    def abandon(self) -> None:
+        """No answer is wanted any more: what is still being read for it ends soon."""
+        ...
+
     def verify(self, columns: Sequence[str] | None = None) -> None:
         """Raise `ArchiveDamaged` where what a file has of these columns (None: of all) is not what was
         written. May run while the files are read."""

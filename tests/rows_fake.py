@@ -46,6 +46,9 @@ class FakeJoined:
     def batches(self) -> Iterator[pa.RecordBatch]:
         yield from self.rows.to_batches(max_chunksize=3)
 
+    def abandon(self) -> None:
+        """Nothing is being read."""
+
     def verify(self, columns: Sequence[str] | None = None) -> None:
         if self.damaged is not None:
             raise self.damaged

@@ -37,6 +37,9 @@ class _AllRows:
     def settled(self) -> _AllRows:
         return self
 
+    def abandon(self) -> None:
+        """Nothing is read but by `batches`."""
+
     def verify(self, columns: Sequence[str] | None = None) -> None:
         """There are no files."""
 
