@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Final
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -51,9 +51,9 @@ class Opening:
 
     def forget(self) -> None:
         """Resolve anew what is asked for from now on, in all of this process; `now` is now."""
+        self._now = wall_clock()
+        self._keys, self._carried, self._pinned = {}, {}, {}
         with _LOCK:
-            self._now = wall_clock()
-            self._keys, self._carried, self._pinned = {}, {}, {}
             _shared.pop(snapengine._engine(), None)
 
     def keys(self, authority: str) -> Keys:
@@ -62,7 +62,7 @@ class Opening:
         run = _run()
         found = self._keys.get((run, authority))
         if found is None:
-            with _LOCK:
+            with _opening(authority, self._options["require"]):
                 found = self._keys.get((run, authority)) or self._open(authority, run)
                 self._keys[run, authority] = found
         return found
@@ -79,17 +79,19 @@ class Opening:
         return self._open_shared(reference, run)
 
     def _open_shared(self, reference: str, run: str | None) -> Keys:
-        shared = _shared.setdefault(snapengine._engine(), _Shared())
         level = self._options["require"]
         name = (run, reference, level, self._options["note"])
-        keys = shared.keys.get(name)
+        with _LOCK:
+            shared = _shared.setdefault(snapengine._engine(), _Shared())
+            keys = shared.keys.get(name)
         if keys is None:
             keys = Keys(self._view(shared.pinned.get((reference, level), reference)))
+        with _LOCK:
             shared.pinned[reference, level] = keys.view.reference
             shared.keys[name] = keys
+            shared.keys.move_to_end(name)
             if len(shared.keys) > _KEPT:
                 shared.keys.popitem(last=False)
-        shared.keys.move_to_end(name)
         return keys
 
     def _view(self, reference: str) -> View:
@@ -117,13 +119,22 @@ def _run() -> str | None:
 
 
 _shared: WeakKeyDictionary[Any, _Shared] = WeakKeyDictionary()
-_LOCK = RLock()
+_LOCK = Lock()
+"""Held for moments."""
+_locks: dict[tuple[str, str], RLock] = {}
+"""Held while a view is opened, so that several threads open it once; others open others meanwhile."""
+
+
+def _opening(authority: str, level: str) -> RLock:
+    with _LOCK:
+        return _locks.setdefault((authority, level), RLock())
 
 
 def _in_child() -> None:
-    """A forked process: the epochs stay; another thread may have held the lock."""
+    """A forked process: the epochs stay; other threads may have held the locks."""
     global _LOCK  # noqa: PLW0603  # a lock that is held for ever can only be replaced
-    _LOCK = RLock()
+    _LOCK = Lock()
+    _locks.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -29,6 +29,7 @@ from tests.fsspec_house import House
 
 READ_CSV: Any = dd.read_csv
 READ_PARQUET: Any = dd.read_parquet
+READ_TEXT: Any = db.read_text
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_dask_reads_urls_patterns_and_filesystems(tables: tuple[House, str]) -> 
     fs = house.engine.view(house.bucket, at=at).fs
     paths = fs.find("t")
     assert READ_PARQUET(paths, filesystem=fs)["age"].sum().compute(scheduler="threads") == 150
-    lines = db.read_text(house.url("ct/index.csv", at)).compute(scheduler="threads")
+    lines = READ_TEXT(house.url("ct/index.csv", at)).compute(scheduler="threads")
     assert lines == ["key,age\n", "a,40\n", "b,50\n"]
 
 
@@ -147,7 +148,7 @@ def test_zarr_reads_an_array_as_it_was(house: House) -> None:
     )
     assert np.array_equal(by_map[:], expected)
     with pytest.raises((OSError, ValueError), match=r"read.only"):
-        zarr.open_array(house.url("z", at), mode="r+")[:] = 3  # type: ignore[index]  # it is an array
+        zarr.open_array(house.url("z", at), mode="r+")[:] = 3
 
 
 def test_a_chunk_that_is_gone_is_not_taken_for_an_empty_one(house: House) -> None:

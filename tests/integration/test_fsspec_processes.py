@@ -118,9 +118,14 @@ def test_a_forked_process_stays_at_the_epoch_of_its_parent(house: House) -> None
 
 def test_many_threads_open_a_reference_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     url = house.url("k00", house.instant())
-    opened = []
+    opened: list[str] = []
     own = snapengine.open_ref
-    monkeypatch.setattr(snapengine, "open_ref", lambda *a, **o: (opened.append(a), own(*a, **o))[1])
+
+    def counted(reference: str, **options: Any) -> Any:
+        opened.append(reference)
+        return own(reference, **options)
+
+    monkeypatch.setattr(snapengine, "open_ref", counted)
     start = threading.Barrier(8)
 
     def read(_: int) -> bytes:

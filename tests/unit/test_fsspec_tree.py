@@ -351,3 +351,27 @@ def test_a_path_has_a_url_that_names_its_view_for_ever(engine: Engine) -> None:
     fs = filesystem(engine, *TREE)
     view: View = fs.view
     assert fs.unstrip_protocol("ct/1.dcm") == f"{view.reference}ct/1.dcm"
+
+
+def test_a_view_too_large_to_keep_is_never_read_whole(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"{folder}/{i:03}" for folder in "abc" for i in range(40)]
+    record(engine, [event(key, "v" + key, 1) for key in keys])
+    monkeypatch.setattr("snapengine.view_rows.FEW_ROWS", 30)
+    asked: list[str] = []
+    batches = engine.batches
+    monkeypatch.setattr(
+        engine, "batches", lambda ref, *a, **o: (asked.append(ref.prefix), batches(ref, *a, **o))[1]
+    )
+    counting = Counting(engine, monkeypatch)
+    fs = engine.view("scans").fs
+    for _ in range(20):
+        assert fs.ls("b", detail=False) == keys[40:80]
+    assert fs.find("b") == fs.glob("b/*") == keys[40:80]
+    assert fs.glob("b/00?") == keys[40:50]
+    assert (fs.isdir("c"), fs.exists("d"), fs.isfile("a/001")) == (True, False, True)
+    assert {prefix[:1] for prefix in asked} == {"b", "c", "d"}, "only what is below was read"
+    assert fs.version("a/001").version_id == "va/001"
+    assert fs._keys.many(keys).keys() == set(keys)
+    assert counting.tables == 0
