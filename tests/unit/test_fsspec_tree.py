@@ -361,9 +361,12 @@ def test_a_view_too_large_to_keep_is_never_read_whole(
     monkeypatch.setattr("snapengine.view_rows.FEW_ROWS", 30)
     asked: list[str] = []
     batches = engine.batches
-    monkeypatch.setattr(
-        engine, "batches", lambda ref, *a, **o: (asked.append(ref.prefix), batches(ref, *a, **o))[1]
-    )
+
+    def noted(ref: Any, *args: Any, **options: Any) -> Any:
+        asked.append(ref.prefix)
+        return batches(ref, *args, **options)
+
+    monkeypatch.setattr(engine, "batches", noted)
     counting = Counting(engine, monkeypatch)
     fs = engine.view("scans").fs
     for _ in range(20):
