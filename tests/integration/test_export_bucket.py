@@ -135,6 +135,32 @@ def test_a_second_run_copies_nothing_and_one_after_a_new_version_only_that(house
     assert house.bodies() == {"a": b"one", "b": b"two"}
 
 
+def test_every_copy_is_asked_for_on_condition_of_its_source_and_of_what_is_at_its_place(
+    house: House,
+) -> None:
+    house.put("new", b"1")
+    house.put("other", b"2")
+    house.upload("parts", b"a" * 5 * MIB, b"b")
+    view = house.view()
+    there = house.s3.put_object(Bucket=house.other, Key="other", Body=b"3")["ETag"]
+    operations = ("CopyObject", "UploadPartCopy", "CompleteMultipartUpload")
+    with requests_seen(house.engine, *operations) as asked:
+        assert house.export(view, overwrite=True).tally.counts == {"copied": 3}
+    placed = [
+        (one["Key"], one.get("IfMatch"), one.get("IfNoneMatch")) for one in asked if "PartNumber" not in one
+    ]
+    assert sorted(placed, key=str) == [
+        ("new", None, "*"),
+        ("other", there, None),
+        ("parts", None, "*"),
+    ]
+    copied = {(one["CopySource"], one["CopySourceIfMatch"]) for one in asked if "CopySource" in one}
+    assert copied == {
+        (f"{house.bucket}/{key}?versionId={version.version_id}", f'"{version.etag}"')
+        for key, version in view.items()
+    }
+
+
 def test_archived_versions_are_told_and_the_rest_is_exported(house: House) -> None:
     house.put("a", b"a")
     house.put("frozen", b"f", StorageClass="GLACIER")

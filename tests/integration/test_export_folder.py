@@ -129,6 +129,20 @@ def test_a_file_that_is_another_is_left_unless_it_is_to_be_replaced(house: House
     assert files(out) == {"a": b"one", "b": b"two"}
 
 
+def test_a_file_that_comes_to_be_meanwhile_is_left(house: House, tmp_path: Path) -> None:
+    house.put("a", b"one")
+    view, out = house.view(), tmp_path / "out"
+    read = view.read_version
+
+    def beaten(version: Any, start: int = 0, end: int | None = None) -> bytes:
+        (out / "a").write_bytes(b"theirs")
+        return read(version, start, end)
+
+    view.read_version = beaten  # type: ignore[method-assign]  # somebody is faster
+    assert to(out, house, view).tally.counts == {"conflict": 1}
+    assert files(out) == {"a": b"theirs"}
+
+
 def test_what_is_no_file_is_never_replaced(house: House, tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     for key in ("folder", "link", "in/file", "linked/x"):
