@@ -31,6 +31,7 @@ _OF_FSSPEC = {
     "use_listings_cache",
 }
 """What fsspec and zarr hand to every filesystem; there is nothing here for it to change."""
+_OF_FILES = {"block_size", "cache_type", "cache_options"}
 _OF_CHAINS = {"fo", "target_protocol", "target_options"}
 
 
@@ -90,22 +91,25 @@ class SnapFileSystem(Reading):
     def __init__(
         self, *, require: Any = "provisional", timeout: float = 300.0, note: Any = True, **options: Any
     ):
-        """`require`, `timeout` and `note` as for `snapengine.open_ref`."""
+        """`require`, `timeout` and `note` as for `snapengine.open_ref`; `block_size`, `cache_type` and
+        `cache_options` are those of files that are opened without."""
         if options.keys() & _OF_CHAINS:
             raise CannotExpressKey(
                 "A `::` after snap:// is a chain of filesystems to fsspec, which would leave out what "
                 "follows it. For a key that holds `::` use the filesystem: fs.open('BUCKET@TIME/KEY')."
             )
-        if unknown := options.keys() - _OF_FSSPEC:
+        if unknown := options.keys() - _OF_FSSPEC - _OF_FILES:
             raise UsageError(
-                f"snap:// has no option {', '.join(sorted(unknown))}. It has require, timeout and note; "
+                f"snap:// has no option {', '.join(sorted(unknown))}. It has require, timeout, note and "
+                "those of files (block_size, cache_type, cache_options); "
                 "credentials and endpoints are the AWS SDK's (AWS_PROFILE, ...)."
             )
         super().__init__()
+        self.file_options = {name: options[name] for name in _OF_FILES & options.keys()}
         self._opening = Opening({"require": require, "timeout": timeout, "note": note})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_with, (type(self), self._opening))
+        return (_with, (type(self), self.file_options, self._opening))
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -141,8 +145,8 @@ def filesystem_of(view: View) -> ViewFileSystem:
     return ViewFileSystem(view)
 
 
-def _with(kind: type[SnapFileSystem], opening: Opening) -> SnapFileSystem:
-    made = kind()
+def _with(kind: type[SnapFileSystem], file_options: dict[str, Any], opening: Opening) -> SnapFileSystem:
+    made = kind(**file_options)
     made._opening = opening
     return made
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from glob import has_magic
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -34,6 +35,8 @@ class Reading(ReadOnly, Tree):
     """Reads what `Tree` finds."""
 
     blocksize = PART
+    file_options: Mapping[str, Any] = MappingProxyType({})
+    """What files are opened with, unless they are opened with something else."""
 
     def open(self, path: Any, mode: str = "rb", **options: Any) -> Any:
         """A file over the version that the view shows. `mode` is `rb`, or `r` with fsspec's text options.
@@ -42,13 +45,15 @@ class Reading(ReadOnly, Tree):
             raise read_only(f"opening with mode {mode!r}", str(path))
         return super().open(path, mode, **options)
 
-    def _open(self, path: str, mode: str = "rb", block_size: Any = None, **options: Any) -> SnapFile:  # noqa: ARG002  # fsspec's order
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> SnapFile:  # noqa: ARG002  # fsspec's order
         keys, _, key = self._at(path)
-        options.pop("autocommit", None)
-        options.pop("size", None)
         with told(path):
             version = keys.find(key)
-        return SnapFile(self, path, keys, version, block_size=block_size or self.blocksize, **options)
+        given = {name: value for name, value in options.items() if value is not None}
+        wanted = {"block_size": self.blocksize, **self.file_options, **given}
+        for name in ("autocommit", "size"):
+            wanted.pop(name, None)
+        return SnapFile(self, path, keys, version, **wanted)
 
     # One file, or a piece of it
 

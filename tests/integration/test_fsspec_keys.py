@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pandas as pd
+import pyarrow.fs as pafs
 import pytest
 
 from readers.fsspec_fs import SnapFileSystem
@@ -85,6 +87,8 @@ def readings(fs: Any, root: str, key: str) -> Iterator[bytes]:
     yield fs.head(path, 1 << 20)
     yield fs.tail(path, 1 << 20)
     yield fs.read_block(path, 0, None)
+    with pafs.PyFileSystem(pafs.FSSpecHandler(fs)).open_input_file(path) as file:
+        yield file.read()
 
 
 def check(fs: Any, root: str, keys: list[str], expected: Any) -> None:
@@ -126,6 +130,8 @@ def test_each_key_is_read_exactly_through_urls(twice: Twice) -> None:
             continue
         with fsspec.open(url) as file:
             assert file.read() == new(key)
+        told = pd.read_csv(url, header=None, sep="\x01", encoding="utf-8")
+        assert told[0].tolist() == [new(key).decode()]
         other, path = fsspec.core.url_to_fs(url)
         assert other.cat_file(path) == new(key)
 

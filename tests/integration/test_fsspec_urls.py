@@ -235,6 +235,17 @@ def test_another_table_is_another_view_though_the_url_is_the_same(
         read(house.url("a", at))
 
 
+def test_options_of_files_are_given_with_the_url(house: House) -> None:
+    house.put("a", b"0123456789")
+    with fsspec.open(house.url("a", "now"), block_size=4, cache_type="bytes") as file:
+        assert (file.blocksize, file.cache.name, file.read(3)) == (4, "bytes", b"012")
+    fs = fsspec.filesystem("snap", cache_type="none")
+    path = f"{house.bucket}@now/a"
+    copy = pickle.loads(pickle.dumps(fs))  # noqa: S301  # made here
+    assert {one.open(path).cache.name for one in (fs, copy)} == {"none"}
+    assert fs.open(path, cache_type="readahead").cache.name == "readahead"
+
+
 def test_a_level_may_be_required(house: House) -> None:
     house.put("a", b"one")
     at = house.instant()
