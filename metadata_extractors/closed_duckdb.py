@@ -85,7 +85,8 @@ def run_failure(error: Exception) -> UsageError:
     duckdb = the_duckdb()
     if isinstance(error, duckdb.OutOfMemoryException):
         return UsageError(
-            "The query needs more memory than it may take: raise `memory`, as in memory='2GiB'."
+            "The query needs more memory than it may take: raise `memory`, as in memory='2GiB' "
+            "(--memory 2GiB)."
         )
     kind = type(error).__name__.removesuffix("Exception")
     return UsageError(

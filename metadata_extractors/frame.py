@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import pyarrow as pa
 
 from metadata_extractors.conditions import Condition, Where, condition, names_in
-from metadata_extractors.having_columns import further_in, having, refuse, tell_of_nulls, unextracted
+from metadata_extractors.having_columns import (
+    READ_NOW,
+    further_in,
+    having,
+    refuse,
+    tell_of_nulls,
+    unextracted,
+)
 from metadata_extractors.privacy import Privacy, privacy
 from metadata_extractors.querying import Means, Scope, query, shaped
 from metadata_extractors.reading import read_now
@@ -61,8 +68,10 @@ class Question:
     def __post_init__(self) -> None:
         if self.missing not in {None, "warn", "read", "error"}:
             raise UsageError(f"missing={self.missing!r}: it is 'warn', 'read' or 'error'.")
+        if not isinstance(self.prefix, str):
+            raise UsageError(f"prefix={self.prefix!r}: it is text; leave it out for the whole view.")
         if self.workers < 1:
-            raise UsageError(f"workers must be at least 1, not {self.workers}.")
+            raise UsageError(f"workers must be at least 1, not {self.workers!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +161,7 @@ def answered(view: View, question: Question) -> Answer:
             raise
         caution(
             f"{len(hidden)} identifying columns of {question.extractor} may not be read, and are left out "
-            f"({refused}) Name `columns` to have no others.",
+            f"({refused}) Name the columns that you want to have no others.",
             IdentifyingLeftOut,
         )
         plain = [name for name in _names(stored, None) if name not in hidden]
@@ -304,7 +313,7 @@ def _reads_unasked(view: View, question: Question, selected: Selected) -> bool:
     if selected.without_row > READ_UNASKED:
         raise UsageError(
             f"None of the {selected.without_row:,} objects of {view} has a row of {question.extractor} "
-            f"metadata. Extract it with `{_how(view, question)}`, or read all of them now: missing='read'."
+            f"metadata. Extract it with `{_how(view, question)}`, or have all of them read now: {READ_NOW}."
         )
     return True
 
@@ -333,7 +342,7 @@ def _tell(view: View, question: Question, plan: _Plan, selected: Selected) -> No
     text = (
         f"{count:,} of {among} of {view} have no row of {what}, so nothing "
         f"says whether they are meant. `{_how(view, question)}` extracts them, "
-        "unless they are forgotten; missing='read' reads them now."
+        f"unless they are forgotten; {READ_NOW} reads them now."
     )
     if question.missing == "error":
         raise NotYetComplete(text)

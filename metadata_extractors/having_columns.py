@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from snapengine.views import View
 
 READ_OUTCOMES: Final = ("ok", "partial")
+READ_NOW: Final = "missing='read' (--missing read)"
+"""How objects without a row are read for a question; in Python, and as a command."""
 """Of rows that have values."""
 
 
@@ -68,7 +70,7 @@ def refuse(fields: Sequence[pa.Field[Any]], view: View, extractor: str) -> None:
     if fields:
         raise UsageError(
             f"{', '.join(field.name for field in fields)}: {extractor} can extract this, but did not for "
-            f"{view}. {remedy(fields, view, extractor)} Or have every object read now: missing='read'."
+            f"{view}. {remedy(fields, view, extractor)} Or have every object read now: {READ_NOW}."
         )
 
 

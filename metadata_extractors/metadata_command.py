@@ -70,6 +70,15 @@ def metadata(
             show_default=False,
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="What the query may take besides the answer itself; 512MiB if not given.",
+            show_default=False,
+        ),
+    ] = None,
     deidentify: Annotated[
         bool | None,
         typer.Option(
@@ -117,6 +126,8 @@ def metadata(
     out = Output(as_json=as_json)
     view = open_view(Engine(), out, bucket, at, prefix, epoch, wanted)
     asked: dict[str, Any] = {"missing": missing, "deidentify": profile_option or deidentify}
+    if memory is not None:
+        asked["memory"] = memory
     with cautions_noted(out):
         if select:
             show_selection(out, view.where(where, extractor, **asked))

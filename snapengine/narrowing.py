@@ -29,7 +29,9 @@ def wanted_objects(chosen: Any) -> tuple[pa.Array[Any], pa.Array[Any] | None]:
         names = [name for name in ("key", "version_id") if name in chosen.columns]
         table = pa.Table.from_pandas(chosen[names], preserve_index=False) if names else pa.table({})
     elif hasattr(chosen, "columns") or hasattr(chosen, "schema"):
-        table = pa.table(chosen)
+        table = _as_table(chosen)
+    elif not isinstance(chosen, Iterable):
+        raise UsageError(f"select wants keys, or a table of them, not {type(chosen).__name__}.")
     else:
         keys = chosen.to_pylist() if isinstance(chosen, pa.Array | pa.ChunkedArray) else list(chosen)
         if wrong := next((key for key in keys if not isinstance(key, str)), None):
@@ -39,6 +41,13 @@ def wanted_objects(chosen: Any) -> tuple[pa.Array[Any], pa.Array[Any] | None]:
         raise UsageError("select wants a table with a column `key`, as `view.metadata()` gives it.")
     versions = _texts(table, "version_id") if "version_id" in table.schema.names else None
     return _texts(table, "key"), versions
+
+
+def _as_table(chosen: Any) -> pa.Table:
+    try:
+        return pa.table(chosen)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"select cannot read {type(chosen).__name__} as a table: {error}.") from None
 
 
 def _texts(table: pa.Table, name: str) -> pa.Array[Any]:

@@ -20,7 +20,7 @@ from snapengine.archive.row_files import LIVE_GROUP_ROWS, ROW_FILE_ROWS, ROW_ORD
 from snapengine.archiving import paths
 from snapengine.archiving.publishing import Series
 from snapengine.archiving.tools import ArchiveTools
-from snapengine.errors import ArchiveDamaged, BadData
+from snapengine.errors import ArchiveDamaged, BadData, LogDamaged, SchemaTooNew
 from snapengine.metadata_rows import conform, identifying_names, joined_schema, plain_schema
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.row_folding import full_schema
@@ -43,7 +43,7 @@ def live_files(
     for extractor in sorted({f.extractor for s in segments for f in s.files if f.role == "rows"}):
         try:
             files += _of_extractor(tools, root, ref, epoch, extractor, renew)
-        except ArchiveDamaged:
+        except (ArchiveDamaged, LogDamaged, SchemaTooNew):
             raise
         except BadData as error:
             _logger.warning(

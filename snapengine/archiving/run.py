@@ -60,6 +60,8 @@ class ArchiveReport:
     swept_bytes: int
     selections: int = 0
     """Narrowed views that were copied."""
+    rows: int = 0
+    """Of metadata, in the segments made."""
 
 
 async def archive_bucket(
@@ -258,4 +260,5 @@ def _report(
         swept=swept.files,
         swept_bytes=swept.bytes,
         selections=narrowed,
+        rows=sum(s.metadata_rows for s in made),
     )

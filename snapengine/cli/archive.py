@@ -248,7 +248,9 @@ def _phrases(report: ArchiveReport) -> Iterator[str]:
     from snapengine.notebook import human_bytes
 
     if report.segments:
-        yield f"{report.observations:,} observations in {_count(report.segments, 'new segment')}"
+        held = [f"{report.observations:,} observations"] if report.observations or not report.rows else []
+        held += [f"{report.rows:,} rows of metadata"] if report.rows else []
+        yield f"{' and '.join(held)} in {_count(report.segments, 'new segment')}"
     if report.checkpoint is not None:
         yield f"a checkpoint of {render(report.checkpoint)}"
     if report.compacted:

@@ -96,7 +96,7 @@ def _default(engine: Engine, run: Run | None) -> TimeInput:
             raise FutureTime(
                 f"Run {run.run_id} is to see {render(instant)}, and here it is {render(engine.clock())}: "
                 f"views wait for {_CLOCKS_MS / 1000:g} seconds at most. Set the clocks right (NTP), or "
-                "give `at`."
+                "name the instant."
             )
         time.sleep(ahead / 1000)
     return instant

@@ -55,6 +55,28 @@ def test_a_row_that_counts_fails_it_also_where_its_error_names_parquet(view: Vie
     assert "ct/" not in str(failed.value)
 
 
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"prefix": 5}, "prefix=5: it is text"), ({"workers": 0}, "not 0")],
+)
+def test_options_of_other_types_are_refused_with_their_names(
+    view: View, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        view.metadata(where="Modality = 'CT'", **options)
+
+
+@pytest.mark.usefixtures("rows")
+def test_what_is_no_number_is_greater_than_every_number_as_the_docs_say(view: View) -> None:
+    with pytest.warns(UserWarning, match="1 "):
+        frames = [
+            view.metadata(where=where, columns=["Modality"])
+            for where in ("SQRT(-Rows) > 1e9", "SQRT(-Rows) > 1e9 AND NOT isnan(SQRT(-Rows))", "1 / 0 > Rows")
+        ]
+    assert [len(frame) for frame in frames] == [29, 0, 29]
+
+
 @pytest.mark.parametrize("where", ["Modality = 'CT'", "CAST('x' || Modality AS INTEGER) = 1", None])
 def test_a_file_that_cannot_be_read_is_told_as_damaged_whatever_the_condition(
     view: View, rows: FakeRows, monkeypatch: pytest.MonkeyPatch, where: str | None

@@ -135,6 +135,8 @@ def test_another_version_than_the_view_shows_is_named(engine: Engine) -> None:
         (pd.DataFrame({"Modality": ["CT"]}), "column `key`"),
         (pa.table({"key": ["ct/0001", None]}), "empty in 1 rows"),
         (pa.table({"key": [1]}), "holds int64"),
+        (5, "not int"),
+        (None, "not NoneType"),
         (pa.table({"key": ["ct/0001"], "version_id": [None]}), "holds null|empty in 1 rows"),
     ],
 )
