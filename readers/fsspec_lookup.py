@@ -59,8 +59,7 @@ class Keys:
         if len(keys) <= _SEVERAL:
             yield from filter(None, map(self._find_or_none, keys))
             return
-        table = self.view.rows_if_few()
-        if table is None and len(keys) <= _SCAN:
+        if len(keys) <= _PATIENCE or (len(keys) <= _SCAN and self.view.rows_if_few() is None):
             with ThreadPoolExecutor(_SEVERAL, thread_name_prefix="snapengine-look") as pool:
                 yield from filter(None, pool.map(self._find_or_none, keys))
             return

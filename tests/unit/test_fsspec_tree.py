@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ import pytest
 
 from readers.fsspec_fs import ViewFileSystem
 from snapengine import Engine, View
-from snapengine.errors import CannotExpressKey, TableMissing, UsageError
+from snapengine.errors import CannotExpressKey, TableMissing
 from snapengine.model import ObjectVersion
 from tests.fsspec_house import AWKWARD
 from tests.seed import T0, enable, engine_at, event, record
@@ -210,78 +209,6 @@ def test_an_object_with_bytes_whose_key_ends_in_a_slash_is_a_file(engine: Engine
     assert fs.ls("ct", detail=False) == fs.find("") == ["ct/", "ct/1"]
     assert (fs.isfile("ct/"), fs.isdir("ct")) == (True, True)
     assert list(fs.walk("ct")) == [("ct", [], ["", "1"])]
-
-
-# What it refuses
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda fs: fs.open("new", "wb"),
-        lambda fs: fs.open("ct/1.dcm", "ab"),
-        lambda fs: fs.open("new", "xb"),
-        lambda fs: fs.open("ct/1.dcm", "r+b"),
-        lambda fs: fs.open("new", "w"),
-        lambda fs: fs.touch("new"),
-        lambda fs: fs.touch("ct/1.dcm", truncate=False),
-        lambda fs: fs.pipe("new", b""),
-        lambda fs: fs.pipe({"new": b""}),
-        lambda fs: fs.pipe_file("new", b""),
-        lambda fs: fs.write_bytes("new", b""),
-        lambda fs: fs.write_text("new", ""),
-        lambda fs: fs.put(__file__, "new"),
-        lambda fs: fs.put_file(__file__, "new"),
-        lambda fs: fs.upload(__file__, "new"),
-        lambda fs: fs.rm("ct", recursive=True),
-        lambda fs: fs.rm_file("ct/1.dcm"),
-        lambda fs: fs.rm(["ct/1.dcm"]),
-        lambda fs: fs.delete("ct/1.dcm"),
-        lambda fs: fs.rmdir("ct"),
-        lambda fs: fs.mkdir("new"),
-        lambda fs: fs.makedir("new"),
-        lambda fs: fs.makedirs("new", exist_ok=True),
-        lambda fs: fs.mkdirs("new"),
-        lambda fs: fs.cp("ct/1.dcm", "new"),
-        lambda fs: fs.copy("ct/1.dcm", "new"),
-        lambda fs: fs.cp_file("ct/1.dcm", "new"),
-        lambda fs: fs.mv("ct/1.dcm", "new"),
-        lambda fs: fs.move("ct/1.dcm", "new"),
-        lambda fs: fs.rename("ct/1.dcm", "new"),
-        lambda fs: fs.start_transaction(),
-        lambda fs: fs.transaction,
-        lambda fs: fs.get_mapper("").update(new=b"bytes"),
-    ],
-)  # fmt: skip
-def test_whatever_would_change_something_is_refused(engine: Engine, change: Any) -> None:
-    fs = filesystem(engine, *TREE)
-    with pytest.raises(OSError, match="A view is read-only") as refused:
-        change(fs)
-    assert refused.value.errno == errno.EROFS
-
-
-def test_a_slice_of_all_versions_is_refused_and_one_of_the_last_is_read(engine: Engine) -> None:
-    record(engine, [event("a", "v1", 1), event("a", "v2", 2), event("b", "v3", 50)])
-    with pytest.raises(UsageError, match="several objects of one key"):
-        _ = engine.slice("scans", T0, T0 + 10_000, versions="all").fs
-    fs = engine.slice("scans", T0, T0 + 10_000).fs
-    assert fs.find("") == ["a"]
-    assert fs.info("a")["version_id"] == "v2"
-
-
-def test_a_narrowed_view_has_its_objects_and_no_others(engine: Engine) -> None:
-    filesystem(engine, *TREE)
-    fs = engine.view("scans").select(["ct/1.dcm", "mr/x/y/4.dcm"]).fs
-    assert fs.find("") == ["ct/1.dcm", "mr/x/y/4.dcm"]
-    assert not fs.exists("ct/2.dcm")
-
-
-def test_a_view_of_a_prefix_keeps_whole_keys_as_paths(engine: Engine) -> None:
-    filesystem(engine, *TREE)
-    fs = engine.view("scans", prefix="ct/").fs
-    assert fs.ls("", detail=False) == ["ct"]
-    assert fs.find("") == TREE[:3]
-    assert not fs.exists("index.csv")
 
 
 # What looking costs, and what goes wrong
