@@ -104,6 +104,8 @@ class LeanGets:
         if request is None or time.monotonic() < self._rest_until.get(bucket, 0.0):
             return
         if bucket in self._forms:
+            if not self._sent.tried:  # several threads began with the client at once
+                return
             self._misses[bucket] = self._misses.get(bucket, 0) + 1
             if self._misses[bucket] >= _MISSES:
                 del self._misses[bucket]
@@ -126,6 +128,7 @@ class LeanGets:
     ) -> Reply | None:
         self._sent.request = None
         form = self._forms.get(bucket)
+        self._sent.tried = form is not None and version.size is not None and stop is not None
         if form is None or version.size is None or stop is None:
             return None
         own: dict[str, str] = {}

@@ -6,7 +6,9 @@ import base64
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
@@ -306,6 +308,21 @@ def test_a_bucket_that_only_the_client_can_read_is_soon_left_to_it() -> None:
     for _ in range(2):
         assert objects.read("another", VERSION, 2, 6) == b"2345"
     assert len(sent.lean) == 4
+
+
+def test_threads_that_begin_at_once_learn_together() -> None:
+    s3 = client()
+    Answering(s3, as_it_is)
+    objects, sent, together = S3Objects(s3), Sent(s3), Barrier(8)
+
+    def wait(**_: object) -> None:
+        together.wait(10)
+
+    s3.meta.events.register("before-send.s3.GetObject", wait)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: objects.read("b", VERSION, 2, 6), range(8))) == [b"2345"] * 8
+        assert list(pool.map(lambda _: objects.read("b", VERSION, 2, 6), range(8))) == [b"2345"] * 8
+    assert (len(sent.by_client), len(sent.lean)) == (8, 8)
 
 
 @pytest.mark.parametrize("style", ["path", "virtual"])
