@@ -53,29 +53,21 @@ def worker(
     It stops when told to (SIGTERM, Ctrl-C). Logs are JSON lines on stderr. Exits with 0 once what it had
     received is committed and deleted.
     """
-    import asyncio
-
     from snapengine.cli.reconcile import interval_of
     from snapengine.engine import Engine
     from snapengine.errors import UsageError
+    from snapengine.workers.starting import importing_a_worker, run_worker, writer_name
 
     archive_every = interval_of(archive, "--archive") if archive is not None else None
     if archive_every is not None and once:
         raise UsageError(
             "--archive is for a worker that goes on: without --once, or run `snapengine archive`."
         )
-    try:
+    with importing_a_worker():
         from ingest_worker.worker import Options, Worker
-        from snapengine.workers import logs
-        from snapengine.workers.signals import run_until_told
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"The worker needs {error.name}: install its extra, `pip install 'snapengine[worker]'`."
-        ) from error
 
-    logs.configure()
     options = Options(
-        name=name or _identity(),
+        name=name or writer_name(),
         buckets=tuple(bucket or ()),
         queue_urls=tuple(queue_url or ()),
         polls=polls,
@@ -84,12 +76,4 @@ def worker(
         http_host=http_host,
         http_port=None if no_http else http_port,
     )
-    asyncio.run(run_until_told(Worker(Engine(), options)))
-
-
-def _identity() -> str:
-    import os
-    import secrets
-    import socket
-
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    run_worker(lambda: Worker(Engine(), options))

@@ -23,7 +23,7 @@ from snapengine.workers import logs
 from snapengine.workers.epochs import Epochs
 from snapengine.workers.failures import plain
 from snapengine.workers.http import served
-from snapengine.workers.readiness import StoreCheck
+from snapengine.workers.readiness import StoreCheck, not_ready
 from snapengine.workers.sqs import SQSQueue
 
 REFRESH: Final = 30.0
@@ -111,7 +111,11 @@ class Worker:
             epochs = Epochs(store, self._engine.clock, self.metrics)
             log = StreamWriter(store, self._options.name, self._engine.clock)
             logs.info("started", name=self._options.name, store=self._engine.settings.store)
-            async with self._endpoint(), epochs.kept(), asyncio.TaskGroup() as group:
+            async with (
+                served(self._options.http_host, self._options.http_port, self.metrics, self.troubles),
+                epochs.kept(),
+                asyncio.TaskGroup() as group,
+            ):
                 self._vouched = {url: target.vouches_for for url, target in wanted.items()}
                 if self._options.archive_every is not None:
                     group.create_task(self._archiving(self._options.archive_every, stop))
@@ -140,24 +144,11 @@ class Worker:
         """The enabled buckets whose queues are consumed here."""
         return sorted({bucket for buckets in self._vouched.values() for bucket in buckets})
 
-    @asynccontextmanager
-    async def _endpoint(self) -> AsyncIterator[None]:
-        options = self._options
-        if options.http_port is None:
-            yield
-            return
-        async with served(options.http_host, options.http_port, self.metrics, self.troubles):
-            yield
-
     async def troubles(self) -> list[str]:
         """Why the worker is not ready, in words; empty if it is."""
-        store = await self._store.trouble()
-        return [
-            *(["Stopping."] if self._stopping else []),
-            *([store] if store else []),
-            *self._troubles.values(),
-            *(trouble for consumer in self._consumers.values() for trouble in consumer.troubles()),
-        ]
+        return await not_ready(
+            self._store, self._troubles.values(), self._consumers.values(), stopping=self._stopping
+        )
 
     def _in_flight(self) -> int:
         return sum(len(consumer.in_hand) for consumer in self._consumers.values())

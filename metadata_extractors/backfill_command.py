@@ -55,11 +55,11 @@ def extract(
     import os
 
     from metadata_extractors.backfill import backfill
-    from metadata_extractors.extract_command import identity
     from snapengine.cli.audit import audited
     from snapengine.cli.output import Output
     from snapengine.engine import Engine
     from snapengine.errors import TryAgain
+    from snapengine.workers.starting import writer_name
 
     engine, out = Engine(), Output(as_json=as_json)
     engine.store.check()
@@ -76,7 +76,7 @@ def extract(
                 backfill(
                     engine,
                     bucket,
-                    identity(),
+                    writer_name(),
                     at=options.time_input("now" if at is None else at),
                     prefix=prefix or "",
                     extractors=extractor or (),

@@ -49,37 +49,20 @@ def extract_worker(
     It stops when told to (SIGTERM, Ctrl-C). Logs are JSON lines on stderr. Exits with 0 once the rows of what
     it had received are kept and the messages deleted.
     """
-    import asyncio
     import os
 
     from snapengine.engine import Engine
-    from snapengine.errors import UsageError
+    from snapengine.workers.starting import importing_a_worker, run_worker, writer_name
 
-    try:
+    with importing_a_worker():
         from metadata_extractors.extract_worker import ExtractWorker, Options
-        from snapengine.workers import logs
-        from snapengine.workers.signals import run_until_told
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"The worker needs {error.name}: install its extra, `pip install 'snapengine[worker]'`."
-        ) from error
 
-    logs.configure()
     options = Options(
-        name=name or identity(),
+        name=name or writer_name(),
         queue_urls=tuple(queue or ()),
         processes=processes or os.cpu_count() or 1,
         once=once,
         http_host=http_host,
         http_port=None if no_http else http_port,
     )
-    asyncio.run(run_until_told(ExtractWorker(Engine(), options)))
-
-
-def identity() -> str:
-    """A writer's name that no other has."""
-    import os
-    import secrets
-    import socket
-
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    run_worker(lambda: ExtractWorker(Engine(), options))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +26,7 @@ from snapengine.workers.consumer import QueueConsumer
 from snapengine.workers.epochs import Epochs
 from snapengine.workers.failures import plain
 from snapengine.workers.http import served
-from snapengine.workers.readiness import StoreCheck
+from snapengine.workers.readiness import StoreCheck, not_ready
 from snapengine.workers.sqs import SQSQueue
 
 REFRESH: Final = 30.0
@@ -140,7 +139,7 @@ class ExtractWorker:
         async with (
             self._engine.async_client("sqs", max_pool_connections=CONNECTIONS) as sqs,
             self._engine.log() as store,
-            self._endpoint(),
+            served(self._options.http_host, self._options.http_port, self.metrics, self.troubles),
             children(self._engine, self._engine.clock, options.processes, options.limits) as (
                 extractors,
                 pool,
@@ -195,24 +194,11 @@ class ExtractWorker:
         if names:
             await asyncio.get_running_loop().run_in_executor(pool, extractors.faces, sorted(names))
 
-    @asynccontextmanager
-    async def _endpoint(self) -> AsyncIterator[None]:
-        options = self._options
-        if options.http_port is None:
-            yield
-            return
-        async with served(options.http_host, options.http_port, self.metrics, self.troubles):
-            yield
-
     async def troubles(self) -> list[str]:
         """Why the worker is not ready, in words; empty if it is."""
-        store = await self._store.trouble()
-        return [
-            *(["Stopping."] if self._stopping else []),
-            *([store] if store else []),
-            *self._troubles.values(),
-            *(trouble for consumer in self._consumers.values() for trouble in consumer.troubles()),
-        ]
+        return await not_ready(
+            self._store, self._troubles.values(), self._consumers.values(), stopping=self._stopping
+        )
 
     def _in_flight(self) -> int:
         return sum(len(consumer.in_hand) for consumer in self._consumers.values())

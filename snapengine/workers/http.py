@@ -14,13 +14,17 @@ from snapengine.workers.metrics import WorkerMetrics
 
 @asynccontextmanager
 async def served(
-    host: str, port: int, metrics: WorkerMetrics, troubles: Callable[[], Awaitable[list[str]]]
-) -> AsyncIterator[int]:
-    """Serve within; gives the port, which for 0 is any that is free. Raises `UsageError` if it is taken.
+    host: str, port: int | None, metrics: WorkerMetrics, troubles: Callable[[], Awaitable[list[str]]]
+) -> AsyncIterator[int | None]:
+    """Serve within; gives the port, which for 0 is any that is free; for None nothing is served. Raises
+    `UsageError` if it is taken.
 
     `/healthz` says 200 as long as the event loop turns; `/readyz` 200, or 503 with what is wrong;
     `/metrics` Prometheus's text format.
     """
+    if port is None:
+        yield None
+        return
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"healthy": True})

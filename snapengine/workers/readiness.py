@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 FRESH: Final = 5.0
 """Seconds for which an answer is used again: whoever may ask us may not make us ask the store at will."""
 
 PATIENCE: Final = 3.0
 """Seconds that are waited for an answer."""
+
+
+class _Consumer(Protocol):
+    def troubles(self) -> Iterable[str]: ...
 
 
 class StoreCheck:
@@ -32,3 +36,16 @@ class StoreCheck:
             return f"The store has not answered for {now + PATIENCE - self._asked_at:.0f} s."
         error = self._task.exception()
         return str(error) if error else None
+
+
+async def not_ready(
+    store: StoreCheck, known: Iterable[str], consumers: Iterable[_Consumer], *, stopping: bool
+) -> list[str]:
+    """Why a worker is not ready, in words; empty if it is. `known`: what it has met itself."""
+    found = await store.trouble()
+    return [
+        *(["Stopping."] if stopping else []),
+        *([found] if found else []),
+        *known,
+        *(trouble for consumer in consumers for trouble in consumer.troubles()),
+    ]
