@@ -30,8 +30,8 @@ S3FS: Final = "s3fs"
 
 
 def ours(view: View, objects: Sequence[Put]) -> dict[str, Reader]:
-    """`view.fs.cat` of all keys; and an iterable dataset in a `DataLoader` without workers: threads read ahead,
-    and bytes that nothing decodes need not be handed over by another process."""
+    """`view.fs.cat` of all keys; and an iterable dataset in a `DataLoader` without workers: threads read
+    ahead, and bytes that nothing decodes need not be handed over by another process."""
     try:
         from torch.utils.data import DataLoader
     except ImportError:

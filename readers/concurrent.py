@@ -150,7 +150,7 @@ def _begin(read: Read, parts: list[Wanted], into: ReadInto | None) -> _Begun:
 
 def _in_large_pages(room: memoryview) -> None:
     """Ask Linux for pages of 2 MiB instead of 4 KiB where the bytes will come, as NumPy does for its arrays:
-    to be given 64 MiB in small ones takes longer than to receive them. A hint, whose refusal changes nothing."""
+    to be given 64 MiB in small ones takes longer than to receive them. A hint; a refusal changes nothing."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return
     address = ctypes.addressof(ctypes.c_char.from_buffer(room))

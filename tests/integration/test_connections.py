@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 import urllib3
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from snapengine.stores.connections import Connections, UnknownReply
 
@@ -20,7 +29,11 @@ class Scripted:
     """A server that answers the requests over each connection with its pieces, then closes it: one list of
     replies for each connection, one sequence of pieces for each reply."""
 
-    def __init__(self, *connections: Sequence[Sequence[bytes | threading.Event]]) -> None:
+    def __init__(
+        self, *connections: Sequence[Sequence[bytes | threading.Event]], identity: Path | None = None
+    ) -> None:
+        """`identity`: a certificate and its key, with which it speaks TLS."""
+        self._identity = identity
         self.requests: list[int] = []
         """The number of the connection over which each came."""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -28,13 +41,24 @@ class Scripted:
         self._thread.start()
         port = self._listener.getsockname()[1]
         timeout = urllib3.Timeout(connect=2.0, read=0.5)
-        self.pool = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=timeout)
+        self.pool = (
+            urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=timeout)
+            if identity is None
+            else urllib3.HTTPSConnectionPool("127.0.0.1", port, timeout=timeout, ca_certs=str(identity))
+        )
         self.connections = Connections(self.pool)
 
     def _serve(self, connections: Sequence[Sequence[Sequence[bytes | threading.Event]]]) -> None:
         for number, replies in enumerate(connections):
             accepted, _ = self._listener.accept()
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._identity is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self._identity)
+                try:
+                    accepted = context.wrap_socket(accepted, server_side=True)
+                except ssl.SSLError:
+                    continue
             with accepted:
                 for pieces in replies:
                     received = b""
@@ -60,14 +84,57 @@ def scripted() -> Iterator[type[Scripted]]:
     made: list[Scripted] = []
 
     class Kept(Scripted):
-        def __init__(self, *connections: Sequence[Sequence[bytes | threading.Event]]) -> None:
-            super().__init__(*connections)
+        def __init__(
+            self, *connections: Sequence[Sequence[bytes | threading.Event]], identity: Path | None = None
+        ) -> None:
+            super().__init__(*connections, identity=identity)
             made.append(self)
 
     yield Kept
     for server in made:
         del server.connections
         server.close()
+
+
+def identity_at(path: Path) -> Path:
+    """A certificate for 127.0.0.1 that it signed itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
+    return path
+
+
+def test_replies_come_over_tls_whose_certificate_is_known(scripted: type[Scripted], tmp_path: Path) -> None:
+    body = bytes(range(256)) * 1000
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 256000\r\n\r\n"
+    server = scripted([[head, body], [head + body]], identity=identity_at(tmp_path / "server.pem"))
+    assert server.connections.get(GET, 200, len(body)).body == body
+    buffer = bytearray(len(body))
+    assert server.connections.get(GET, 200, len(body), memoryview(buffer)).read
+    assert bytes(buffer) == body
+    assert server.requests == [0, 0]
+
+
+def test_nothing_is_asked_of_a_server_whose_certificate_is_not_known(
+    scripted: type[Scripted], tmp_path: Path
+) -> None:
+    server = scripted([[OK, b"bytes"]], identity=identity_at(tmp_path / "server.pem"))
+    vars(server.pool)["ca_certs"] = str(identity_at(tmp_path / "other.pem"))
+    with pytest.raises((urllib3.exceptions.HTTPError, OSError)):
+        server.connections.get(GET, 200, 5)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("step", [1, 3, 40, 1000])
