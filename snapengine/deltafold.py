@@ -165,12 +165,10 @@ def _order(held: pa.Array, changed: pa.Array, new: pa.Array) -> Places:
     places = _search(held, changed)
     inside = places[places < count]
     same = pc.equal(held.take(pa.array(inside)), changed.slice(0, len(inside)))
-    kept = np.ones(count, np.bool_)
-    kept[inside[same.to_numpy(zero_copy_only=False)]] = False
+    gone = inside[same.to_numpy(zero_copy_only=False)]
     into = places[_search(changed, new)]
-    order = np.insert(np.arange(count), into, count + np.arange(len(new)))
-    found: Places = order[np.insert(kept, into, values=True)]
-    return found
+    kept = np.delete(np.arange(count), gone)
+    return np.insert(kept, into - np.searchsorted(gone, into), count + np.arange(len(new)))
 
 
 def _search(keys: pa.Array, wanted: pa.Array, side: Literal["left", "right"] = "left") -> Places:
