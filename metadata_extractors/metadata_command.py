@@ -13,6 +13,7 @@ from snapengine.cli import options
 
 if TYPE_CHECKING:
     from snapengine.cli.output import Output
+    from snapengine.engine import Engine
     from snapengine.views import View
 
 PANEL = "See the past"
@@ -123,14 +124,14 @@ def metadata(
     if deidentify is False and profile_option:
         raise UsageError("--profile-option is for de-identified rows, not for --identified ones.")
     wanted = options.wanted(require, timeout)
-    out = Output(as_json=as_json)
-    view = open_view(Engine(), out, bucket, at, prefix, epoch, wanted)
+    engine, out = Engine(), Output(as_json=as_json)
+    view = open_view(engine, out, bucket, at, prefix, epoch, wanted)
     asked: dict[str, Any] = {"missing": missing, "deidentify": profile_option or deidentify}
     if memory is not None:
         asked["memory"] = memory
     with cautions_noted(out):
         if select:
-            show_selection(out, view.where(where, extractor, **asked))
+            show_selection(out, _selected(engine, out, view, extractor, where, asked))
             return
         names = [name.strip() for name in columns.split(",") if name.strip()] if columns is not None else None
         if names is None and not (as_json or csv or parquet):
@@ -145,22 +146,41 @@ def metadata(
     _footer(out, view, table, csv or parquet)
 
 
+def _selected(
+    engine: Engine, out: Output, view: View, extractor: str, where: str | None, asked: dict[str, Any]
+) -> View:
+    """The view narrowed to what the condition finds, which the table keeps from then on."""
+    from metadata_extractors.frame import metadata_where
+    from snapengine.cli.audit import attempted, audited
+    from snapengine.errors import SnapEngineError
+
+    action, on_aws = "metadata --select", engine.settings.store.startswith("dynamodb")
+    with attempted(engine, out, action, view.bucket, ask_aws=on_aws):
+        rows, chosen = metadata_where(view, extractor, where, **asked)
+    with audited(engine, out, action, view.bucket, detail=f"of {view.reference}", ask_aws=on_aws) as line:
+        narrowed = view.narrowed(rows, chosen)
+        line.detail = narrowed.reference
+        if engine.is_only_here(narrowed.ref):
+            raise SnapEngineError("The table did not keep what was selected: its reference would not open.")
+    return narrowed
+
+
 @contextmanager
 def cautions_noted(out: Output) -> Iterator[None]:
     """While inside, our warnings go where a command's remarks go."""
     from snapengine.cautions import SnapEngineWarning
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SnapEngineWarning)
-        try:
+    told: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", SnapEngineWarning)
             yield
-        finally:
-            told = list(caught)
-    for warning in told:
-        if issubclass(warning.category, SnapEngineWarning):
-            out.warn(str(warning.message))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    finally:
+        for warning in told:
+            if issubclass(warning.category, SnapEngineWarning):
+                out.warn(str(warning.message))
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _footer(out: Output, view: View, table: Any, file: str | None) -> None:

@@ -282,7 +282,7 @@ class View(Mapping[str, ObjectVersion]):
         """The view of those objects whose metadata makes the condition true, as `metadata(where=...)` finds
         them. It has a reference and a digest of its own, and opens for ever; `query` has the condition."""
         rows, chosen = load_one(_METADATA, "where")(self, extractor, condition, **options)
-        return self._narrowed(rows, chosen)
+        return self.narrowed(rows, chosen)
 
     def select(self, objects: Any) -> View:
         """The view of these objects: a table (pandas, pyarrow) with a column `key`, or keys.
@@ -292,7 +292,7 @@ class View(Mapping[str, ObjectVersion]):
         """
         keys, versions = wanted_objects(objects)
         rows = pick(self._rows.of_keys(keys), keys, versions, self.reference)
-        return self._narrowed(rows, Chosen(self.reference))
+        return self.narrowed(rows, Chosen(self.reference))
 
     def shows(self, rows: pa.Table) -> bool:
         """Whether these are, to the letter, the view's own rows of their keys."""
@@ -341,7 +341,8 @@ class View(Mapping[str, ObjectVersion]):
         ref = replace(self.ref, selection="")
         return self.source.joined(ref, self._epoch, extractor, identifying=identifying, columns=columns)
 
-    def _narrowed(self, rows: pa.Table, chosen: Chosen) -> View:
+    def narrowed(self, rows: pa.Table, chosen: Chosen) -> View:
+        """The view of these of its rows, kept with how they were chosen: `where` and `select` end here."""
         if self.ref.versions == "all":
             raise UsageError("A slice of all versions cannot be narrowed: it has no one version a key.")
         base, ref = self.source, replace(self.ref, selection=selection_digest(rows))

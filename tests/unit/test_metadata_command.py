@@ -14,6 +14,9 @@ import pytest
 
 from snapengine import Engine
 from snapengine.cli.main import run
+from snapengine.errors import PermissionMissing, Unreachable
+from snapengine.stores.sqlite import SQLiteStore
+from snapengine.stores.sqlite_log import SQLiteLog
 from tests.rows_fake import FakeRows, rows_of
 from tests.seed import T0, enable, engine_at, event, record
 
@@ -129,6 +132,57 @@ def test_a_selection_is_a_reference_that_every_command_opens(
     assert [json.loads(line)["key"] for line in narrowed.out.splitlines()] == ["ct/3"]
     assert run(["ls", "scans", "--at", "snapshot:chosen", "--summary", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["digest"] == as_json["digest"]
+
+
+def audit_lines() -> list[tuple[str, str, str, str]]:
+    return [(line.action, line.target, line.outcome, line.detail) for line in Engine().store.audit_log()]
+
+
+def test_a_selection_has_its_audit_lines_and_what_only_reads_has_none(call: Call) -> None:
+    for reading in ([], ["--csv", "rows.csv"], ["--missing", "error"]):
+        call("scans", *WHERE, *reading)
+    assert call("scans", "--where", "nothing", "--select").code == 2
+    assert audit_lines() == []
+    reference = call("scans", "--at", str(T0 + 60_000), *WHERE, "--select").out.strip()
+    of = f"of {reference.partition('?')[0]}"
+    assert audit_lines() == [
+        ("metadata --select", "scans", "started", of),
+        ("metadata --select", "scans", "ok", reference),
+    ]
+    assert call("scans", *WHERE, "--select", "--missing", "error").code == 1
+    action, target, outcome, _ = audit_lines()[-1]
+    assert (action, target, outcome) == ("metadata --select", "scans", "failed: not-yet-complete")
+    assert len(audit_lines()) == 3
+
+
+def test_nothing_is_selected_whose_audit_line_cannot_be_written(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Unreachable("The table is away. Try again later.")
+
+    def kept(*_: object) -> None:
+        pytest.fail("it was kept")
+
+    monkeypatch.setattr(SQLiteStore, "append_audit", away)
+    monkeypatch.setattr(Engine, "keep", kept)
+    done = call("scans", *WHERE, "--select")
+    assert (done.code, done.out) == (1, "")
+    assert "metadata --select scans was not begun, as its audit line could not be written" in done.err
+    assert call("scans", *WHERE).code == 0
+
+
+def test_a_selection_that_the_table_does_not_keep_fails_and_says_so(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> bool:
+        raise PermissionMissing("allow dynamodb:PutItem", "dynamodb:PutItem")
+
+    monkeypatch.setattr(SQLiteLog, "put_entry", refuse)
+    done = call("scans", *WHERE, "--select")
+    assert (done.code, done.out) == (1, "")
+    assert "dynamodb:PutItem" in done.err
+    assert [outcome for _, _, outcome, _ in audit_lines()] == ["started", "failed: error"]
 
 
 def test_what_is_missing_can_fail_the_command(call: Call) -> None:
