@@ -23,6 +23,8 @@ class Tally:
     restarts: int = 0
     """Processes that were started after one like it had been killed, and servers after they had ended."""
     pauses: int = 0
+    longest: float = 0.0
+    """Seconds of the longest pause."""
     outages: int = 0
     duplicates: int = 0
     reorderings: int = 0
@@ -39,8 +41,14 @@ class Tally:
         with self._lock:
             self.pauses += 1
 
+    def slept_long(self, seconds: float) -> None:
+        with self._lock:
+            self.pauses += 1
+            self.longest = max(self.longest, seconds)
+
     def add(self, other: Tally) -> None:
         self.kills += other.kills
+        self.longest = max(self.longest, other.longest)
         for name in (
             "missed",
             "restarts",

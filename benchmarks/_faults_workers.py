@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Protocol
 
 from benchmarks._faults_history import History, Load
@@ -35,18 +35,20 @@ REACHED_WITHIN = 10.0
 """Seconds for a process to come to the step at which it is to be struck."""
 IN_STOCK = 40
 """Messages that the queue should hold when a worker starts."""
+LONG_TRIES = 5
 VIEWS = 12
 """Of each bucket, compared at the end."""
 
 
 def kill_workers(
-    endpoints: Sequence[Endpoint], folder: Path, *, kills: int, pauses: int, seed: int
+    endpoints: Sequence[Endpoint], folder: Path, *, kills: int, pauses: int, long_pause: float, seed: int
 ) -> tuple[Tally, Verdict]:
-    """Two workers at a time on one queue, killed again and again, while three others sleep."""
+    """Two workers at a time on one queue, killed again and again, while three others sleep now and then, and
+    one from the beginning to the end, for `long_pause` seconds at least."""
     with environment_of(*endpoints) as environment:
         stage = Stage(environment, folder)
         try:
-            return _Killing(stage, seed).run(kills, pauses)
+            return _Killing(stage, seed).run(kills, pauses, long_pause)
         finally:
             stage.close()
 
@@ -68,17 +70,23 @@ class _Killing:
         self._references = References(stage.make_engine, seed)
         self._chance = random.Random(seed)
 
-    def run(self, kills: int, pauses: int) -> tuple[Tally, Verdict]:
+    def run(self, kills: int, pauses: int, long_pause: float) -> tuple[Tally, Verdict]:
         planned = strikes(STEPS, SELDOM, self._seed)
         asleep_at = iter(list(islice(_in_turn(ASLEEP_AT), pauses)))
-        with ThreadPoolExecutor(5) as pool:
-            lanes = [pool.submit(self._kill, planned, kills) for _ in range(2)]
-            beds = [pool.submit(self._sleep, asleep_at) for _ in range(3)]
-            for lane in lanes:
-                lane.result()
-            other = self._stage.worker()  # so that those who sleep are not alone
-            for bed in beds:
-                bed.result()
+        over = Event()
+        with ThreadPoolExecutor(6) as pool:
+            longest = pool.submit(self._sleep_long, long_pause, over)
+            try:
+                lanes = [pool.submit(self._kill, planned, kills) for _ in range(2)]
+                beds = [pool.submit(self._sleep, asleep_at) for _ in range(3)]
+                for lane in lanes:
+                    lane.result()
+                other = self._stage.worker()  # so that those who sleep are not alone
+                for bed in beds:
+                    bed.result()
+            finally:
+                over.set()
+            longest.result()
             other.stop()
         self._load.rest()
         self._stage.recover()
@@ -138,21 +146,42 @@ class _Killing:
                 strike = next(asleep_at, None)
             if strike is None:
                 return
-            self._supply(strike)
-            process = self._stage.worker(replace(strike, signal=signal.SIGSTOP))
-            if not self._await(process, strike, _asleep):
-                process.end()
-                self._tally.missed += 1
+            process = self._put_to_sleep(strike)
+            if process is None:
                 continue
-            self._sleep_in(process)
+            before = self._epochs()
+            time.sleep(VISIBILITY + 1)
+            self._wake(process, before)
             self._tally.slept()
 
-    def _sleep_in(self, process: Running) -> None:
-        """Wake it when its messages have been given to others and every bucket has a newer epoch; then let it
-        go on a while, and end it."""
-        until = time.monotonic() + VISIBILITY + 1
-        before = self._epochs()
-        wait_until(lambda: time.monotonic() > until, "it had slept enough")
+    def _sleep_long(self, seconds: float, over: Event) -> None:
+        """One worker with a commit stamped, signed and not sent, which goes on after so many seconds, and
+        not before all else is `over`: what is left of the time by then, the others have some work."""
+        asleep = (self._put_to_sleep(Strike("commit")) for _ in range(LONG_TRIES))
+        process = next((process for process in asleep if process is not None), None)
+        if process is None:
+            raise Stuck("No worker came to a commit to be put to sleep for long.")
+        began, before = time.monotonic(), self._epochs()
+        over.wait()
+        while (left := began + seconds - time.monotonic()) > 0:
+            self._load.more(10)
+            time.sleep(min(2.0, left))
+        self._tally.slept_long(time.monotonic() - began)
+        self._wake(process, before)
+
+    def _put_to_sleep(self, strike: Strike) -> Running | None:
+        """A worker that was stopped there; none if it did not come to it in time."""
+        self._supply(strike)
+        process = self._stage.worker(replace(strike, signal=signal.SIGSTOP))
+        if self._await(process, strike, _asleep):
+            return process
+        process.end()
+        self._tally.missed += 1
+        return None
+
+    def _wake(self, process: Running, before: list[int]) -> None:
+        """When its messages have been given to others and every bucket has a newer epoch than `before`. Then
+        it goes on a while, and is ended."""
         late = time.monotonic() + 10
 
         def others_went_on() -> bool:

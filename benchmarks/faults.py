@@ -1,8 +1,8 @@
 """Crashes, sleep and outages on real servers: what is lost, invented, wrong or changed by them.
 
 (a) Workers on ElasticMQ and DynamoDB Local, killed (SIGKILL) before, after or in the middle of each request
-    that they make, and put to sleep (SIGSTOP, SIGCONT) with a commit stamped and not sent; events come out of
-    order, late, and more than once.
+    that they make, and put to sleep (SIGSTOP, SIGCONT) with a commit stamped and not sent, for seconds and
+    one for minutes; events come out of order, late, and more than once.
 (b) Baselines and reconciles of SeaweedFS, killed likewise; a tenth of the events between them is lost.
 (c) The table's and the queue's server, ended under load and started again.
 What is right is known from plain dictionaries, and in (b) from the server's own listings.
@@ -29,6 +29,9 @@ from tools.local_servers import DynamoDbLocal, ElasticMq, SeaweedFs, ServiceFail
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=positive, default=200, help="of workers, baselines and reconciles")
     parser.add_argument("--pauses", type=positive, default=20, help="of workers")
+    parser.add_argument(
+        "--long-pause", type=positive, default=120, help="seconds at least for which one worker sleeps"
+    )
     parser.add_argument("--outages", type=positive, default=4, help="of each of the two servers")
     parser.add_argument("--seed", type=int, default=1, help="of what happens, and of where it is struck")
 
@@ -36,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     started = time.monotonic()
     try:
-        tally, verdict = everything(options.kills, options.pauses, options.outages, options.seed)
+        tally, verdict = everything(options)
     except (ServiceUnavailable, ServiceFailed) as problem:
         raise Unavailable(f"A server does not run: {problem}.") from problem
     for note in verdict.notes:
@@ -44,9 +47,9 @@ def run(options: argparse.Namespace) -> Result:
     return result(options, tally, verdict, time.monotonic() - started)
 
 
-def everything(kills: int, pauses: int, outages: int, seed: int) -> tuple[Tally, Verdict]:
-    tally, verdict = Tally(), Verdict()
-    of_listings = kills // 4
+def everything(options: argparse.Namespace) -> tuple[Tally, Verdict]:
+    tally, verdict, seed = Tally(), Verdict(), options.seed
+    of_listings = options.kills // 4
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snapengine-faults-")))
         queue = stack.enter_context(ElasticMq(folder / "queue"))
@@ -54,7 +57,12 @@ def everything(kills: int, pauses: int, outages: int, seed: int) -> tuple[Tally,
             _add(
                 (tally, verdict),
                 kill_workers(
-                    (table, queue), _new(folder, "a"), kills=kills - of_listings, pauses=pauses, seed=seed
+                    (table, queue),
+                    _new(folder, "a"),
+                    kills=options.kills - of_listings,
+                    pauses=options.pauses,
+                    long_pause=options.long_pause,
+                    seed=seed,
                 ),
             )
             with SeaweedFs(folder / "s3") as s3:
@@ -64,7 +72,8 @@ def everything(kills: int, pauses: int, outages: int, seed: int) -> tuple[Tally,
                 )
         with DynamoDbLocal(folder / "table") as table:
             _add(
-                (tally, verdict), restart_servers(table, queue, _new(folder, "c"), rounds=outages, seed=seed)
+                (tally, verdict),
+                restart_servers(table, queue, _new(folder, "c"), rounds=options.outages, seed=seed),
             )
     return tally, verdict
 
@@ -108,8 +117,15 @@ def result(options: argparse.Namespace, tally: Tally, verdict: Verdict, seconds:
             "visibility_seconds": VISIBILITY,
             "struck": ", ".join(f"{step} ×{count}" for step, count in sorted(tally.kills.items())),
         },
-        figures=figures | {"seconds": Figure.of([seconds], "s")},
-        ratios={"kills_done": tally.kills.total() / options.kills},
-        targets={"kills_done": Target("at_least", 1.0)},
+        figures=figures
+        | {"longest_pause": Figure.of([tally.longest], "s"), "seconds": Figure.of([seconds], "s")},
+        ratios={
+            "kills_done": tally.kills.total() / options.kills,
+            "long_pause_done": tally.longest / options.long_pause,
+        },
+        targets={
+            "kills_done": Target("at_least", 1.0),
+            "long_pause_done": Target("at_least", 1.0),
+        },
         correct=verdict.clean,
     )

@@ -28,10 +28,11 @@ def test_workers_killed_at_every_step_and_put_to_sleep_lose_invent_and_change_no
     elasticmq_server: Endpoint, dynamodb_local_server: Endpoint, tmp_path: Path
 ) -> None:
     tally, verdict = kill_workers(
-        (dynamodb_local_server, elasticmq_server), tmp_path, kills=16, pauses=3, seed=7
+        (dynamodb_local_server, elasticmq_server), tmp_path, kills=16, pauses=3, long_pause=6, seed=7
     )
     assert tally.kills.total() == 16
-    assert tally.pauses + tally.missed >= 3
+    assert tally.pauses + tally.missed >= 4
+    assert tally.longest >= 6
     assert tally.duplicates
     assert tally.reorderings
     assert_clean(verdict)
