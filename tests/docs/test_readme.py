@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ def test_every_page_that_the_readme_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert len(links) > 10
     assert [link for link in links if not (Path(__file__).parents[2] / link).exists()] == []
+
+
+def test_what_the_pages_install_is_a_checkout_with_extras_that_there_are() -> None:
+    root = Path(__file__).parents[2]
+    known = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pages = [root / "README.md", *root.glob("docs/**/*.md")]
+    told = [name for page in pages for name in re.findall(r"pip install '(.*?)'", page.read_text())]
+    assert ".[all]" in told
+    for name in told:  # no package index has it
+        assert (found := re.fullmatch(r"\.\[([a-z,-]+)\]", name)), name
+        assert set(found[1].split(",")) <= known.keys(), name
 
 
 def test_every_make_target_that_the_readme_names_is_there() -> None:
