@@ -1,24 +1,28 @@
-"""A forked process makes its own connections: two that share one would read each other's replies."""
+"""A forked process has locks and connections of its own: of shared ones it would wait, or read, amiss."""
 
 from __future__ import annotations
 
 import os
 from threading import RLock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
-_owners: WeakKeyDictionary[Any, tuple[str, ...]] = WeakKeyDictionary()
+_owners: dict[int, tuple[ref[Any], tuple[str, ...]]] = {}
+"""By identity: equal owners have locks of their own."""
 
 
 def lock_of(owner: Any, *clients: str) -> Any:
     """An `RLock` for the owner, kept as its `_lock`. In a process that is forked it is a new one, as another
     thread may have held it; and of the owner's cached properties these `clients` are computed again."""
-    _owners[owner] = clients
+    known = id(owner)
+    _owners[known] = (ref(owner, lambda _: _owners.pop(known, None)), clients)
     return RLock()
 
 
 def _in_child() -> None:
-    for owner, clients in list(_owners.items()):
+    for found, clients in list(_owners.values()):
+        if (owner := found()) is None:
+            continue
         owner._lock = RLock()
         for name in clients:
             vars(owner).pop(name, None)

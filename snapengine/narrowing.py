@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from threading import RLock
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from snapengine.after_fork import lock_of
 from snapengine.bulkfold import VIEW_SCHEMA, versions_of
 from snapengine.errors import NoSuchKey, UsageError
 from snapengine.model import Epoch, GoneVersion, ObjectVersion, SnapshotRef
@@ -118,7 +118,7 @@ class NarrowedSource:
         self._ref = ref
         self._rows = rows
         self._only_here = only_here
-        self._lock = RLock()
+        self._lock = lock_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         few = self._rows is not None and self._rows.num_rows <= FEW_ROWS

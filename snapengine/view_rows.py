@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from snapengine.after_fork import lock_of
 from snapengine.bulkfold import BECAME, VIEW_SCHEMA, version_table, versions_of
 from snapengine.digest import digest_batches, digest_pieces
 from snapengine.errors import BadData, UsageError
@@ -186,7 +186,7 @@ class Rows:
         self.source = source
         self.ref = ref
         self.epoch = epoch
-        self._lock = RLock()
+        self._lock = lock_of(self)
         self._table = table
         self._bound: int | None = None
         self._count: int | None = None

@@ -7,9 +7,9 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
+from snapengine.after_fork import lock_of
 from snapengine.errors import LogDamaged, TableMissing, Unreachable
 
 SCHEMA_VERSION = 4
@@ -79,15 +79,16 @@ class Database:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lock = RLock()
+        self._lock = lock_of(self)
         self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = None
+        self._left_behind: sqlite3.Connection | None = None
         if path == MEMORY:
             self.create()
 
     def create(self) -> bool:
         """Create file and tables where they are missing. True if they were."""
-        with self.lock:
+        with self._lock:
             if self._connection is None and self.path != MEMORY:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             connection = self._connection or self._connect()
@@ -107,7 +108,7 @@ class Database:
 
     def run(self, sql: str, *values: Any) -> list[Any]:
         """One statement in a transaction of its own."""
-        with self.lock:
+        with self._lock:
             try:
                 return self._open().execute(sql, values).fetchall()
             except sqlite3.Error as error:
@@ -115,7 +116,7 @@ class Database:
 
     def change(self, sql: str, *values: Any) -> bool:
         """Whether the statement changed anything."""
-        with self.lock:
+        with self._lock:
             connection = self._open()
             before = connection.total_changes
             self.run(sql, *values)
@@ -123,7 +124,7 @@ class Database:
 
     def change_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """All rows in one transaction, or none."""
-        with self.lock:
+        with self._lock:
             connection = self._open()
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -151,6 +152,8 @@ class Database:
             if connection:
                 connection.close()
             raise self._translate(error) from error
+        if self._pid != os.getpid():
+            self._left_behind = self._connection  # closing it might wait for a thread of the parent's
         self._connection, self._pid = connection, os.getpid()
         return connection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,3 +52,45 @@ def test_parent_and_forked_children_ask_s3_at_once_and_each_gets_its_own_answers
         child.join(60)
         assert child.exitcode == 0
     assert house.engine.s3 is before, "the parent goes on with its own"
+
+
+def _resolve(view: View, narrowed: View) -> None:
+    assert narrowed._source.table(narrowed.ref, narrowed._epoch).num_rows == 1
+    assert view.to_arrow().num_rows == view.source.view(view.bucket).to_arrow().num_rows == 6  # type: ignore[attr-defined]  # an engine
+    os._exit(0)
+
+
+def test_what_other_threads_were_at_when_a_process_forked_does_not_stop_the_child(
+    cloud: DevCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(cloud.environment(), tmp_path / "log.db", monkeypatch)
+    house.put_all({key: key.encode() for key in "abcdef"})
+    view, whole = house.view(), house.view()
+    narrowed, equal = whole.select(["a"]), whole.select(["a"])
+    assert equal._source == narrowed._source
+    busy, leave = threading.Event(), threading.Event()
+
+    def be_at_it() -> None:
+        with view._rows._lock, narrowed._source._lock, equal._source._lock, house.engine._database._lock:  # type: ignore[attr-defined]  # a narrowed source
+            busy.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=be_at_it)
+    thread.start()
+    try:
+        assert busy.wait(10)
+        children = [
+            multiprocessing.get_context("fork").Process(target=_resolve, args=(view, one))
+            for one in (narrowed, equal)
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(20)
+            code = child.exitcode
+            child.kill()
+            assert code == 0
+    finally:
+        leave.set()
+        thread.join()
+    assert view.to_arrow().num_rows == 6, "the parent goes on"
