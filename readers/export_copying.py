@@ -30,6 +30,9 @@ PART_WORKERS: Final = 16
 """Parts copied at once, of however many objects."""
 
 _CHANGED: Final = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_ABSENT: Final = {"NoSuchKey", "404"}
+"""Of a copy on condition of an ETag also where nothing is at its place any more. Source: S3 User Guide,
+"How to prevent object overwrites with conditional writes"."""
 _NOT_ACTIVE: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 
 
@@ -225,7 +228,7 @@ class Copier:
     ) -> SnapEngineError:
         code = code_of(error) if isinstance(error, ClientError) else ""
         name = f"s3://{bucket}/{version.key} version {version.version_id}"
-        if code in _CHANGED:
+        if code in _CHANGED or (code in _ABSENT and "IfMatch" in to.condition):
             described(self.client, bucket, version)  # raises if it was the source that has changed
             return DestinationChanged(
                 f"s3://{to.bucket}/{to.key} was changed meanwhile, and is left as it is. Run it again."

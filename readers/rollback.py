@@ -16,13 +16,21 @@ from readers.export_evidence import Stored, described, same_bytes, stored, verdi
 from readers.export_order import done_ahead
 from readers.export_outcomes import problem_of
 from readers.rollback_outcomes import SAMPLES, Outcome, Planned, Restoring
-from readers.rollback_steps import NOT_TO_BE_HAD, TO_DO, Step, predates, step_of_line, steps
+from readers.rollback_steps import (
+    NOT_TO_BE_HAD,
+    TO_DO,
+    Step,
+    may_predate,
+    predates,
+    step_of_line,
+    steps,
+)
 from snapengine.aws_errors import code_of, translate
 from snapengine.buckets.asking import asking
 from snapengine.buckets.listing import list_versions
 from snapengine.completeness import settled_until
 from snapengine.errors import NotYetComplete, Refused, SnapEngineError, UsageError, VersionArchived
-from snapengine.model import NULL_VERSION, VERSION_DELETED, ObjectVersion
+from snapengine.model import NULL_VERSION, VERSION_DELETED, Epoch, ObjectVersion, Observation
 from snapengine.resolver import key_history
 
 if TYPE_CHECKING:
@@ -33,6 +41,11 @@ WORKERS: Final = 24
 _UNKNOWN: Final = (
     "what S3 shows there since before the instant is unknown to the log, which may have missed more; "
     "reconcile the bucket, then roll it back"
+)
+
+_UNDATED: Final = (
+    "S3 does not say whether what it shows there came to be before the instant, and the log does not know "
+    "it; let a worker catch up, or reconcile the bucket, then roll it back"
 )
 
 _ABSENT: Final = {"404", "NoSuchKey", "NoSuchVersion"}
@@ -72,11 +85,12 @@ class Rollback:
             )
         self.view = view
         self._engine = engine
-        self._epoch = engine.epoch(view.bucket, view.epoch)
+        self._epoch = self._newest = engine.epoch(view.bucket, view.epoch)
         self.bucket = view.bucket
         self._restoring = restoring
         self._client = engine.client("s3")
         self._copier = Copier(self._client)
+        self._stopped: Refused | None = None
         self._plan: TextIO = TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  # closed with the rollback
 
     def __enter__(self) -> Rollback:
@@ -94,6 +108,7 @@ class Rollback:
         """
         self._check_versioning()
         planned = Planned(self.view.reference, warnings=self._warnings())
+        self._newest = self._engine.epoch(self.bucket, None)
         self._plan.seek(0)
         self._plan.truncate()
         pages = list_versions(self._client, self.bucket, prefix=self.view.prefix)
@@ -151,6 +166,8 @@ class Rollback:
         """The step once S3 has been asked about what a listing does not tell."""
         if predates(step, self.view.ref.at) and not self._is_known(step):
             return replace(step, kind="unsure", detail=_UNKNOWN)
+        if may_predate(step, self.view.ref.at) and not (self._is_known(step) or self._came_later(step)):
+            return replace(step, kind="unsure", detail=_UNDATED)
         version = step.version
         alike = version is not None and step.latest_size == version.size and step.latest_etag is not None
         if version is None or not (step.kind == "archived" or (step.kind == "copy" and alike)):
@@ -171,12 +188,22 @@ class Rollback:
     def _is_known(self, step: Step) -> bool:
         """Whether the view's epoch knows of what the key shows now: then it was judged with the rest, and
         what came after it has been removed since."""
-        return any(
-            each.version_id == step.latest_id
+        return bool(self._entries(step, self._epoch))
+
+    def _came_later(self, step: Step) -> bool:
+        """Whether the log knows by now that what the key shows came to be after the view's instant."""
+        at = self.view.ref.at
+        return any(each.event_time > at for each in self._entries(step, self._newest))
+
+    def _entries(self, step: Step, epoch: Epoch) -> list[Observation]:
+        """What an epoch knows of what the key shows now."""
+        return [
+            each
+            for each in key_history(self._engine, self.bucket, step.key, epoch)
+            if each.version_id == step.latest_id
             and each.kind != VERSION_DELETED
             and (each.version_id != NULL_VERSION or each.etag == step.latest_etag)
-            for each in key_history(self._engine, self.bucket, step.key, self._epoch)
-        )
+        ]
 
     def _is_equal(self, step: Step, version: ObjectVersion, source: Stored) -> bool:
         """Whether the latest version, of the same size and another ETag, has the version's bytes."""
@@ -195,6 +222,8 @@ class Rollback:
     # Carrying it out
 
     def _act(self, step: Step) -> Outcome:
+        if self._stopped is not None:
+            raise self._stopped
         if step.kind == "archived":
             return self._archived(step)
         if step.kind not in TO_DO:
@@ -204,11 +233,27 @@ class Rollback:
         try:
             if (early := self._guarded(step)) is not None:
                 return early
-            return self._copied(step, step.version) if step.version is not None else self._marked(step)
+            outcome = self._copied(step, step.version) if step.version is not None else self._marked(step)
         except VersionArchived as error:
             return self._archived(replace(step, detail=str(error)))
         except SnapEngineError as error:
             return _problem(step, error)
+        if outcome.fate in {"copied", "marked"}:
+            self._check_added(step.key, outcome.new_version_id)
+        return outcome
+
+    def _check_added(self, key: str, version_id: str | None) -> None:
+        """Raise `Refused`, and have nothing more be done, if S3 gave what it put no version id of its own: it
+        took the place of the key's `null` version. No condition of a request prevents that."""
+        if version_id == NULL_VERSION:
+            self._stopped = Refused(
+                f"What was put at s3://{self.bucket}/{key} has no version id of its own: versioning is not "
+                "enabled any more, or not everywhere yet. Stopped there: it takes the place of a key's "
+                "`null` version. Enable versioning, wait 15 minutes, and run it again."
+            )
+            raise self._stopped
+        if version_id is None:  # not every server tells
+            self._check_versioning()
 
     def _guarded(self, step: Step) -> Outcome | None:
         """None if the key shows what it showed to the plan; else what became of it."""

@@ -71,8 +71,8 @@ def rollback(
 
     Versions are copied onto their keys, and keys that were not there get delete markers: nothing is removed
     from the history, and a rollback can be rolled back. It shows its plan first and asks for the bucket's
-    name. The view is compared with the bucket as it is now; what changes meanwhile is left and told. It may
-    be run again. The exit code is 1 if some key could not be brought back.
+    name. The view is compared with the bucket as it is now; what changes meanwhile is left. It may be run
+    again. The exit code is 1 if some key could not be brought back.
     """
     from readers.rollback import Rollback
     from readers.rollback_outcomes import Restoring
@@ -258,7 +258,11 @@ def _show_done(out: Output, planned: Planned, counts: Counter[str]) -> None:
         if problems:
             out.note(out.paint_note(f"{problems:,} keys do not show what they are to show.", RED))
         else:
-            out.line(out.paint("The bucket shows it again.", GREEN))
+            out.line(out.paint("Every key shows it again, as far as the plan saw the bucket.", GREEN))
+        if planned.to_do:
+            out.note(
+                "What was written since the plan was made is left: run it again to see whether anything was."
+            )
         out.note("Views of now show it once the worker has taken in what S3 tells of this.")
     if problems:
         raise typer.Exit(1)

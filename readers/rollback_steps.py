@@ -55,6 +55,8 @@ class Step:
     latest_time: int | None = None
     """UTC milliseconds of its `LastModified`, if that tells when it came to be, to the second; of what came
     in parts, and of markers that a lifecycle rule put, it does not."""
+    not_before: int | None = None
+    """Of those the `LastModified`: they came to be then, or hours later."""
     stored_class: str | None = None
     """The version's storage class as S3 lists it now."""
     detail: str = ""
@@ -96,6 +98,7 @@ def step_of(version: ObjectVersion | None, listed: Listed | None) -> Step:
     latest, stored = _looked_up(version, listed)
     key = version.key if version is not None else listed.key if listed is not None else ""
     kind, detail = _kind(version, latest, stored)
+    early = latest is not None and _is_dated_early(latest)
     return Step(
         kind,
         key,
@@ -103,7 +106,8 @@ def step_of(version: ObjectVersion | None, listed: Listed | None) -> Step:
         latest.version_id if latest else None,
         latest.etag if latest else None,
         latest.size if latest else None,
-        _dated(latest) if latest else None,
+        latest.last_modified if latest and not early else None,
+        latest.last_modified if latest and early else None,
         stored.storage_class if stored else None,
         detail,
     )
@@ -127,15 +131,19 @@ def _looked_up(
     return latest, stored
 
 
-def _dated(entry: ListedEntry) -> int | None:
+def _is_dated_early(entry: ListedEntry) -> bool:
     """What came in parts is dated from its beginning, a lifecycle rule's marker from midnight."""
-    early = "-" in (entry.etag or "") if entry.kind == CREATED else entry.last_modified % _DAY == 0
-    return None if early else entry.last_modified
+    return "-" in (entry.etag or "") if entry.kind == CREATED else entry.last_modified % _DAY == 0
 
 
 def predates(step: Step, at: int) -> bool:
     """Whether S3 shows since before the instant something else than the view shows at it."""
     return step.kind in TO_DO and step.latest_time is not None and step.latest_time + _SECOND <= at
+
+
+def may_predate(step: Step, at: int) -> bool:
+    """Whether it may be so: S3 does not say when what it shows came to be, and that may have been before."""
+    return step.kind in TO_DO and step.not_before is not None and step.not_before + _SECOND <= at
 
 
 def _is(entry: ListedEntry, version: ObjectVersion) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from readers.rollback_steps import Step, predates, step_of_line, steps
+from readers.rollback_steps import Step, may_predate, predates, step_of_line, steps
 from snapengine.buckets.listing import ListedEntry
 from snapengine.errors import BadData
 from snapengine.model import CREATED, MARKER_CREATED, ObjectVersion
@@ -114,6 +114,19 @@ def test_what_is_the_latest_since_before_the_instant_contradicts_a_view_that_sho
     assert not contradicts(replace(listed("k", "v2", latest=True), last_modified=5_000), 6_000), "equal"
 
 
+def test_what_is_dated_early_may_be_the_latest_since_before_the_instant_or_not() -> None:
+    def may_contradict(latest: ListedEntry, at: int) -> bool:
+        (step,) = steps([shown("k")], [latest, listed("k", "v1")])
+        assert not predates(step, at)
+        return may_predate(step, at)
+
+    assert may_contradict(replace(listed("k", "v2", "e2-2", latest=True), last_modified=5_000), 6_000)
+    assert not may_contradict(replace(listed("k", "v2", "e2-2", latest=True), last_modified=5_000), 5_999)
+    assert may_contradict(replace(marked("k"), last_modified=86_400_000), 172_000_000)
+    assert not may_contradict(replace(marked("k"), last_modified=86_400_000), 86_400_000)
+    assert not may_contradict(replace(listed("k", "v2", "e1-2", latest=True), last_modified=90_000), 90_000)
+
+
 def test_a_version_without_an_etag_is_never_taken_for_another() -> None:
     assert kinds([shown("k", etag=None)], [listed("k", "v2", latest=True), listed("k", "v1")]) == {
         "k": "copy"
@@ -121,7 +134,7 @@ def test_a_version_without_an_etag_is_never_taken_for_another() -> None:
 
 
 def test_a_step_is_the_same_after_a_line_of_text() -> None:
-    one = Step("copy", "a\n\u2028é", shown("a\n\u2028é"), "v2", "e", 3, 5, "STANDARD", "d")
+    one = Step("copy", "a\n\u2028é", shown("a\n\u2028é"), "v2", "e", 3, 5, 6, "STANDARD", "d")
     two = Step("mark", "b", None, "v2", "e", 3)
     assert one.line().count("\n") == 1
     assert [step_of_line(one.line()), step_of_line(two.line())] == [one, two]
