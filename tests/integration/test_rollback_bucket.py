@@ -22,7 +22,7 @@ from snapengine.devcloud import DevCloud
 from snapengine.devcloud.cloud import ACCOUNT_ID
 from snapengine.errors import Refused, UsageError
 from tests.export_house import AWKWARD, MIB, House, requests_seen
-from tests.integration.test_cli import at_a_terminal
+from tests.integration.cli_calls import at_a_terminal
 
 
 @pytest.fixture(scope="module")
