@@ -77,6 +77,20 @@ class _ClientOfView:
         self._listings.close()
         super().close()  # type: ignore[misc]  # of botocore's client
 
+    def generate_presigned_url(
+        self,
+        ClientMethod: str,  # noqa: N803  # as boto3 names them
+        Params: Mapping[str, Any] | None = None,  # noqa: N803
+        ExpiresIn: int = 3600,  # noqa: N803
+        HttpMethod: str | None = None,  # noqa: N803
+    ) -> str:
+        """As boto3's. Refused with a method that would change, or list, what the operation only reads."""
+        operation = self.meta.method_to_api_mapping.get(ClientMethod, "")
+        if HttpMethod is not None and not (operation in OBJECTS and HttpMethod in _READING):
+            raise self._refused(f"{HttpMethod} of {operation or ClientMethod}", HttpMethod)
+        url: str = super().generate_presigned_url(ClientMethod, Params, ExpiresIn, HttpMethod)  # type: ignore[misc]  # of botocore's client
+        return url
+
     def _get_credentials(self) -> None:
         """boto3 asks for them to hand transfers to the AWS CRT, which would not see the requests as they are
         pinned here: without them it does not."""

@@ -280,3 +280,27 @@ def test_a_presigned_url_is_of_the_views_version_for_ever(house: House) -> None:
     for operation in ("list_objects_v2", "list_objects", "put_object", "get_object_acl"):
         with pytest.raises(ClientError):
             client.generate_presigned_url(operation, Params={"Bucket": house.bucket})
+
+
+@pytest.mark.parametrize("operation", ["get_object", "head_object", "head_bucket", "list_objects_v2"])
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH", "delete"])
+def test_no_presigned_url_changes_anything(house: House, operation: str, method: str) -> None:
+    house.put("k", b"1")
+    place = {"Bucket": house.bucket} | (
+        {"Key": "k"} if "object" in operation and "list" not in operation else {}
+    )
+    client = house.view().client()
+    with pytest.raises(ClientError, match="changes nothing") as error:
+        client.generate_presigned_url(operation, Params=place, HttpMethod=method)
+    assert refused(error.value) == ("AccessDenied", 403)
+
+
+def test_no_presigned_url_lists_what_there_is_now(house: House) -> None:
+    client = house.view().client()
+    with pytest.raises(ClientError) as error:
+        client.generate_presigned_url("head_bucket", Params={"Bucket": house.bucket}, HttpMethod="GET")
+    assert refused(error.value) == ("NotImplemented", 501)
+    house.put("k", b"1")
+    client, place = house.view().client(), {"Bucket": house.bucket, "Key": "k"}
+    for method in ("GET", "HEAD"):
+        assert "versionId=" in client.generate_presigned_url("get_object", Params=place, HttpMethod=method)
