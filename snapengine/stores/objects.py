@@ -83,13 +83,14 @@ class S3Objects:
     def read_into(self, bucket: str, version: ObjectVersion, start: int, buffer: memoryview) -> None:
         """Fill the buffer with the bytes from `start` on, all of which the version has. Raises as `read`
         does, with anything in the buffer then."""
-        if not self._lean.read_into(bucket, version, start, buffer):
+        if not (_provable(version) and self._lean.read_into(bucket, version, start, buffer)):
             buffer[:] = self._read(bucket, version, start, start + len(buffer))
 
     def read(self, bucket: str, version: ObjectVersion, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `[start, end)` of that version; fewer where it ends before.
 
-        The id `null` is used again and again, so a null version is read only if its ETag is still the same.
+        The id `null` is used again and again, so a null version is read only if its ETag is still the same;
+        where nobody told its ETag, only if it was not modified later.
         """
         stop = version.size if end is None else end
         if version.size is not None and stop is not None:
@@ -97,8 +98,10 @@ class S3Objects:
         whole = start == 0 and (stop is None or stop == version.size)
         if stop is not None and start >= stop and not whole:
             return b""
-        if (data := self._lean.read(bucket, version, start, stop)) is not None:
-            return data
+        if _provable(version):
+            data = self._lean.read(bucket, version, start, stop)
+            if data is not None:
+                return data
         return self._read(bucket, version, start, stop)
 
     def _read(self, bucket: str, version: ObjectVersion, start: int, stop: int | None) -> bytes:
@@ -112,6 +115,9 @@ class S3Objects:
             reply = self._client.get_object(
                 Bucket=bucket, Key=version.key, VersionId=version.version_id, **options
             )
+            if not _provable(version) and is_successor(version, reply["LastModified"]):
+                reply["Body"].close()
+                raise gone(bucket, version)
             data = reply["Body"].read()
         except (ClientError, BotoCoreError) as error:
             if version.size is None and isinstance(error, ClientError) and code_of(error) == "InvalidRange":
@@ -125,7 +131,8 @@ class S3Objects:
                 version.key,
                 version.version_id,
             )
-        self._lean.learn(bucket, version)
+        if _provable(version):
+            self._lean.learn(bucket, version)
         return data
 
     def head(self, bucket: str, version: ObjectVersion) -> StoredVersion:
@@ -203,6 +210,11 @@ def archived_in(reply: Mapping[str, Any]) -> str | None:
 
 def _millis(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
+
+
+def _provable(version: ObjectVersion) -> bool:
+    """Whether its id, or its ETag, tells it from its successors."""
+    return version.version_id != NULL_VERSION or version.etag is not None
 
 
 def is_successor(version: ObjectVersion, last_modified: datetime) -> bool:

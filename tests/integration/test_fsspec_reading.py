@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -236,3 +237,28 @@ def test_an_object_whose_size_nobody_told_is_read_all_the_same(house: House) -> 
     assert fs.cat_ranges(["k", "k"], [1, -2], [3, None]) == [b"12", b"89"]
     with fs.open("k") as file:
         assert (file.size, file.seek(7), file.read()) == (10, 7, b"789")
+
+
+def test_a_null_version_whose_etag_nobody_told_is_told_from_its_successor_by_its_time(house: House) -> None:
+    house.versioning("Suspended")
+    house.s3.put_object(Bucket=house.bucket, Key="k", Body=b"first")
+    now = time.time_ns() // 1_000_000
+    untold = event("k", "null", 1, size=5)._replace(etag=None, event_time=now)
+    record(house.engine, [untold], house.bucket)
+    view = house.view()
+    buffer = bytearray(5)
+    for _ in range(2):  # the second time by a form that the first one left
+        view.read_into(view["k"], 0, memoryview(buffer))
+        assert bytes(buffer) == view.read_bytes("k") == b"first"
+    time.sleep(2.1)  # S3 tells whole seconds, and one more is allowed for
+    house.s3.put_object(Bucket=house.bucket, Key="k", Body=b"other")
+    for ask in (
+        lambda: view.read_bytes("k"),
+        lambda: view.read_range("k", 1, 3),
+        lambda: view.read_into(view["k"], 0, memoryview(buffer)),
+    ):
+        with pytest.raises(VersionGone):
+            ask()
+    with pytest.raises(OSError, match="gone") as gone:
+        view.fs.cat_file("k")
+    assert gone.value.errno == errno.ESTALE
