@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -138,7 +136,6 @@ def _begin(read: Read, parts: list[Wanted], into: ReadInto | None) -> _Begun:
     first = parts[0].start
     whole = BytesIO(bytes((parts[-1].end or 0) - first))
     room = whole.getbuffer()
-    _in_large_pages(room)
     return _Begun(
         [
             _pool().submit(into, part.version, part.start, room[part.start - first : (part.end or 0) - first])
@@ -146,17 +143,6 @@ def _begin(read: Read, parts: list[Wanted], into: ReadInto | None) -> _Begun:
         ],
         whole,
     )
-
-
-def _in_large_pages(room: memoryview) -> None:
-    """Ask Linux for pages of 2 MiB instead of 4 KiB where the bytes will come, as NumPy does for its arrays:
-    to be given 64 MiB in small ones takes longer than to receive them. A hint; a refusal changes nothing."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return
-    address = ctypes.addressof(ctypes.c_char.from_buffer(room))
-    start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = (address + len(room) - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_HUGEPAGE)
 
 
 _pools: list[ThreadPoolExecutor] = []
