@@ -147,6 +147,8 @@ class Place:
 
     epoch: int
     taken: int = 0
+    ended: bool = False
+    """By a state that was taken at the epoch's end: nothing is left of it."""
 
 
 class Progress:
@@ -158,20 +160,38 @@ class Progress:
         self._pending: Place | None = None
 
     def begin(self, epoch: int) -> Place:
-        """The place of a new iteration, which keeps it up to date; a loaded one, if it is of that epoch."""
+        """The place of a new iteration, which keeps it up to date; a loaded one, if it is of that epoch.
+
+        What was loaded at an epoch's end leaves nothing for one iteration, whatever epoch is set: loaders
+        make one of it before they begin the next epoch's.
+        """
         pending, self._pending = self._pending, None
-        self._newest = pending if pending is not None and pending.epoch == epoch else Place(epoch)
+        goes_on = pending is not None and (pending.ended or pending.epoch == epoch)
+        self._newest = pending if pending is not None and goes_on else Place(epoch)
         return self._newest
+
+    def turn(self, epoch: int) -> None:
+        """The next iteration is to be of that epoch: what was loaded at another one's end is over."""
+        if self._pending is not None and self._pending.ended and self._pending.epoch != epoch:
+            self._pending = None
+        if self._newest.ended and self._newest.epoch != epoch:
+            self._newest = Place(epoch)
 
     def state(self, epoch: int, shard: Shard) -> dict[str, Any]:
         """Of the newest iteration, if it is of that epoch; else of its beginning."""
         place = self._pending or self._newest
+        if place.ended:
+            return self._sampling.state(place.epoch, shard, place.taken)
         return self._sampling.state(epoch, shard, place.taken if place.epoch == epoch else 0)
 
-    def load(self, state: Any, shard: Shard) -> int:
-        """Have the next iteration of the state's epoch, which is given, go on there. Raises `UsageError`."""
-        self._pending = Place(*self._sampling.resumed(state, shard))
-        return self._pending.epoch
+    def load(self, state: Any, shard: Shard, epoch: int = 0) -> int:
+        """Have the next iteration of the state's epoch go on there; the epoch that is then to be set. That is
+        the state's; but after the state's end a later one that is set already, as a loader loads its state
+        only when it is iterated. Raises `UsageError`."""
+        found, taken = self._sampling.resumed(state, shard)
+        ended = taken == len(self._sampling.places(shard))
+        self._pending = Place(found, taken, ended)
+        return max(found, epoch) if ended else found
 
 
 def checked_epoch(epoch: int) -> int:

@@ -176,6 +176,7 @@ class ViewIterableDataset(torch.utils.data.IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """The epoch whose order the next iteration has. Raises `UsageError` for what is no number from 0."""
         self._epoch.fill_(checked_epoch(epoch))
+        self._progress.turn(self.epoch)
 
     def __len__(self) -> int:
         """How many objects of an epoch are this rank's."""
@@ -197,7 +198,9 @@ class ViewIterableDataset(torch.utils.data.IterableDataset[Any]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Have the next iteration go on there. Raises `UsageError` for a state of something else."""
-        self.set_epoch(self._progress.load(state_dict, self._shard()))
+        epoch = self._progress.load(state_dict, self._shard(), self.epoch)
+        if epoch != self.epoch:  # workers share it
+            self._epoch.fill_(epoch)
 
     def _ranks(self) -> Ranks:
         if self._chosen is not None:

@@ -32,6 +32,7 @@ class ViewSampler(torch.utils.data.Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """The epoch whose order the next iteration has. Raises `UsageError` for what is no number from 0."""
         self.epoch = checked_epoch(epoch)
+        self._progress.turn(self.epoch)
 
     def __len__(self) -> int:
         """How many rows of an epoch are this rank's."""
@@ -51,4 +52,4 @@ class ViewSampler(torch.utils.data.Sampler[int]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Have the next iteration go on there. Raises `UsageError` for a state of something else."""
-        self.epoch = self._progress.load(state_dict, self._shard)
+        self.epoch = self._progress.load(state_dict, self._shard, self.epoch)

@@ -124,6 +124,26 @@ def test_a_state_of_the_epoch_s_end_is_gone_on_with_by_the_next_epoch(view: View
 
 
 @pytest.mark.parametrize("style", ["map", "iterable"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_a_state_of_the_epoch_s_end_the_epoch_that_is_set_comes_as_it_would_have(
+    view: View, style: str, workers: int
+) -> None:
+    """The loader loads its state only when it is iterated: after `set_epoch`."""
+    options: dict[str, Any] = {"num_workers": workers}
+    if workers:
+        options |= {"multiprocessing_context": "fork", "persistent_workers": style == "iterable"}
+    loader = loader_of(view, style, **options)
+    list(loader)
+    state = through_json(loader.state_dict())
+    resumed = loader_of(view, style, epoch=0, **options)
+    resumed.load_state_dict(state)
+    ordered = resumed.dataset if style == "iterable" else resumed.sampler
+    for epoch in (EPOCH + 1, EPOCH + 2):
+        ordered.set_epoch(epoch)
+        assert batches(resumed) == batches(loader_of(view, style, epoch=epoch, **options))
+
+
+@pytest.mark.parametrize("style", ["map", "iterable"])
 def test_a_state_of_another_view_is_refused_and_names_the_view_to_open(
     view: View, bucket: NumberedBucket, style: str
 ) -> None:

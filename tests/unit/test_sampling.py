@@ -150,3 +150,19 @@ def test_a_loaded_state_is_gone_on_with_once_and_in_its_own_epoch_only() -> None
     progress.load(sampling.state(3, Shard(), 6), Shard())
     assert progress.begin(4) == Place(4, 0)
     assert progress.begin(3) == Place(3, 0)
+
+
+def test_of_a_state_at_its_epoch_s_end_nothing_is_left_and_then_comes_the_epoch_that_is_set() -> None:
+    sampling = Sampling(VIEW, 10)
+    ended = sampling.state(3, Shard(), 10)
+    progress = Progress(sampling)
+    assert progress.load(ended, Shard(), 4) == 4, "set before the state was loaded"
+    assert progress.state(4, Shard()) == ended
+    assert progress.begin(4) == Place(3, 10, ended=True)
+    assert progress.state(4, Shard()) == ended
+    assert progress.begin(4) == Place(4, 0)
+    assert progress.load(ended, Shard(), 0) == 3, "as nothing later is set"
+    progress.turn(4)
+    assert progress.state(4, Shard())["taken"] == 0
+    assert progress.begin(4) == Place(4, 0), "set after the state was loaded"
+    assert progress.load(sampling.state(3, Shard(), 9), Shard(), 4) == 3, "something is left"
