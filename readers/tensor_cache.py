@@ -12,7 +12,9 @@ import json
 import logging
 import re
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from hashlib import sha256
+from types import FunctionType, MethodType
 from typing import Any, Final, Protocol
 
 from readers.torch_samples import FORMAT, decode_sample, encode_sample
@@ -35,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 def transform_of(decode: Any, declared: str | None) -> str:
-    """What names a transform: where it is from, how it prints itself, and its declared version.
+    """What names a transform: where it is from, how it and what it holds are printed, its declared version.
 
     That is `declared`, or else its attribute `version`. Raises `UsageError` without one.
     """
@@ -49,8 +51,32 @@ def transform_of(decode: Any, declared: str | None) -> str:
             "yesterday. Give to_torch(decode_version='1'), or set `decode.version = '1'`, and another one "
             "whenever it, or what it uses, gives other samples; or leave `cache` off."
         )
-    made_by = getattr(decode, "__module__", None) or type(decode).__module__
-    return json.dumps([made_by, name, version])
+    return json.dumps([*_printed(decode), version])
+
+
+def _printed(decode: Any) -> list[str]:
+    """Its module, how it prints itself, and what it holds where that does not tell: of a function what it
+    encloses and its defaults, of an object that prints no more than its address its attributes."""
+    module = getattr(decode, "__module__", None) or type(decode).__module__
+    found = [module, _ADDRESS.sub("", repr(decode))]
+    held: Any = None
+    if isinstance(decode, partial):
+        return [*found, *_printed(decode.func)]
+    if isinstance(decode, MethodType):
+        return [*found, *_printed(decode.__self__), *_printed(decode.__func__)]
+    if isinstance(decode, FunctionType):
+        cells = [_content(cell) for cell in decode.__closure__ or ()]
+        held = [cells, decode.__defaults__, decode.__kwdefaults__]
+    elif repr(decode) == object.__repr__(decode):
+        held = object.__getstate__(decode)
+    return [*found, sha256(_ADDRESS.sub("", repr(held)).encode("utf-8", "backslashreplace")).hexdigest()]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing has been assigned to it
+        return None
 
 
 class TensorSnapshot:

@@ -65,6 +65,8 @@ class _Writing:
 
     def tree(self, value: Any) -> Any:
         kind = type(value)
+        if kind is str and json.loads(json.dumps(value)) != value:
+            raise _unkeepable(value, "with the two halves of one character apart")
         if kind in _PLAIN:
             return ["v", value]
         if kind in (list, tuple):

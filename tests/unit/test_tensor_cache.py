@@ -89,6 +89,49 @@ def test_transforms_of_other_names_parameters_or_versions_are_others(monkeypatch
     assert transform_of(resize, None) == transform_of(Resize(224), "7")
 
 
+class Silent:
+    version = "1"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, key: str, data: bytes) -> int:
+        return self.size
+
+
+def enclosing(size: int) -> Callable[[str, bytes], int]:
+    def enclosed(key: str, data: bytes) -> int:
+        return size
+
+    return enclosed
+
+
+def defaulting(size: int) -> Callable[[str, bytes], int]:
+    def default(key: str, data: bytes, size: int = size) -> int:
+        return size
+
+    return default
+
+
+@pytest.mark.parametrize(
+    "made",
+    [Silent, enclosing, defaulting, lambda size: Silent(size).__call__, lambda size: partial(Silent(size))],
+    ids=["object", "closure", "default", "method", "partial"],
+)
+def test_what_a_transform_does_not_print_tells_it_apart_too(made: Callable[[int], Any]) -> None:
+    assert transform_of(made(224), "1") != transform_of(made(256), "1")
+    assert transform_of(made(224), "1") == transform_of(made(224), "1"), "or the next run would not find them"
+    assert " at 0x" not in transform_of(made(224), "1")
+
+
+def test_functions_of_one_name_in_two_modules_are_told_apart_also_within_a_partial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = transform_of(partial(decode), "1")
+    monkeypatch.setattr(decode, "__module__", "elsewhere")
+    assert transform_of(partial(decode), "1") != here
+
+
 def test_each_view_transform_object_and_version_has_samples_of_its_own(folder: Path) -> None:
     one = snapshot_at(folder)
     one.put(ONE, 1)

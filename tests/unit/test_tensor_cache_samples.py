@@ -126,6 +126,7 @@ class Flag(int):
         Flag(1),
         {(1, 2): 3},
         bytearray(b"x"),
+        "\ud83d\ude00",
         np.array([object()], dtype=object),
         np.array([(1, 2)], dtype=[("a", "i4"), ("b", "i4")]),
         np.ma.array([1], mask=[True]),
@@ -135,7 +136,7 @@ class Flag(int):
         torch.nn.Parameter(torch.zeros(1)),
         torch.float32,
     ],
-    ids=repr,
+    ids=ascii,
 )
 def test_what_would_not_come_back_as_it_was_is_refused_by_name(sample: Any) -> None:
     with pytest.raises(UsageError, match="which a tensor snapshot cannot keep"):
