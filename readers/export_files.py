@@ -152,12 +152,12 @@ class Folder:
 
     def _make_folder(self, path: Path) -> None:
         """Raises `Conflict` where a file is in the way, or a link that leads out of the folder."""
+        if not Path(os.path.realpath(path.parent)).is_relative_to(self._real):
+            raise Conflict(f"{path.parent} leads out of {self.path}: nothing is written there.")
         with suppress(FileExistsError, NotADirectoryError):
             path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.is_dir():
             raise Conflict(f"{path.parent} is there and is no folder: it is left as it is.")
-        if not Path(os.path.realpath(path.parent)).is_relative_to(self._real):
-            raise Conflict(f"{path.parent} leads out of {self.path}: nothing is written there.")
 
     def _there(self, version: ObjectVersion, path: Path) -> tuple[str, ...]:
         """What shows that a file holds the version, or nothing if it does not."""

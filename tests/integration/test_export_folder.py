@@ -145,7 +145,7 @@ def test_a_file_that_comes_to_be_meanwhile_is_left(house: House, tmp_path: Path)
 
 def test_what_is_no_file_is_never_replaced(house: House, tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    for key in ("folder", "link", "in/file", "linked/x"):
+    for key in ("folder", "link", "in/file", "linked/x", "linked/deep/y"):
         house.put(key, b"new")
     (out / "folder").mkdir(parents=True)
     elsewhere.mkdir()
@@ -154,8 +154,9 @@ def test_what_is_no_file_is_never_replaced(house: House, tmp_path: Path) -> None
     (out / "linked").symlink_to(elsewhere)
     (out / "in").write_bytes(b"a file where a folder should be")
     done = to(out, house, overwrite=True)
-    assert done.tally.counts == {"conflict": 4}
+    assert done.tally.counts == {"conflict": 5}
     assert files(elsewhere) == {"kept": b"old"}
+    assert {path.name for path in elsewhere.iterdir()} == {"kept"}, "not even a folder was made there"
     assert (out / "link").is_symlink()
 
 
