@@ -10,6 +10,7 @@ from readers.concurrent import read_whole
 from readers.fsspec_lookup import Keys
 from readers.fsspec_tree import told
 from snapengine.model import ObjectVersion
+from snapengine.views import View
 
 
 class SnapFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec tells no types
@@ -32,6 +33,12 @@ class SnapFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec tells no t
     def version(self) -> ObjectVersion:
         return self._version
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Of this version elsewhere, too, whatever the filesystem has forgotten meanwhile."""
+        cache = self.cache.name if self.cache else "none"
+        buffers = {"block_size": self.blocksize, "cache_type": cache}
+        return (_opened, (self.fs, self.path, self._keys.view, self._version, buffers, self.loc))
+
     def _fetch_range(self, start: int, end: int) -> bytes:
         if self._whole is not None:
             return self._whole[start:end]
@@ -40,3 +47,11 @@ class SnapFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec tells no t
     def _read(self, start: int, end: int | None) -> bytes:
         with told(self._version.key):
             return read_whole(self._keys.read, self._version, start, end, self._keys.read_into)
+
+
+def _opened(
+    fs: Any, path: str, view: View, version: ObjectVersion, buffers: dict[str, Any], at: int
+) -> SnapFile:
+    file = SnapFile(fs, path, Keys(view), version, **buffers)
+    file.seek(at)
+    return file

@@ -146,7 +146,7 @@ def filesystem_of(view: View) -> ViewFileSystem:
 
 
 def _with(kind: type[SnapFileSystem], file_options: dict[str, Any], opening: Opening) -> SnapFileSystem:
-    made = kind(**file_options)
+    made = kind(**opening.options, **file_options)
     made._opening = opening
     return made
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from threading import Lock, RLock
 from typing import Any, Final
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 import snapengine
 from readers.fsspec_lookup import Keys
@@ -36,7 +35,7 @@ class Opening:
     """The views of one filesystem. Thread-safe."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self._options = options
+        self.options = options
         self._now = wall_clock()
         self._keys: dict[tuple[str | None, str], Keys] = {}
         self._carried: dict[str, View] = {}
@@ -45,8 +44,8 @@ class Opening:
         self.token = uuid4().hex
 
     def __getstate__(self) -> dict[str, Any]:
-        opened = {authority: keys.view for (_, authority), keys in self._keys.items()}
-        state = {name: vars(self)[name] for name in ("_options", "_now", "_pinned", "token")}
+        opened = {authority: keys.view for (_, authority), keys in list(self._keys.items())}
+        state = {name: vars(self)[name] for name in ("options", "_now", "_pinned", "token")}
         return state | {"_keys": {}, "_carried": self._carried | opened}
 
     def forget(self) -> None:
@@ -62,7 +61,7 @@ class Opening:
         run = _run()
         found = self._keys.get((run, authority))
         if found is None:
-            with _opening(authority, self._options["require"]):
+            with _opening(authority, self.options["require"]):
                 found = self._keys.get((run, authority)) or self._open(authority, run)
                 self._keys[run, authority] = found
         return found
@@ -79,10 +78,13 @@ class Opening:
         return self._open_shared(reference, run)
 
     def _open_shared(self, reference: str, run: str | None) -> Keys:
-        level = self._options["require"]
-        name = (run, reference, level, self._options["note"])
+        level = self.options["require"]
+        name = (run, reference, level, self.options["note"])
         with _LOCK:
-            shared = _shared.setdefault(snapengine._engine(), _Shared())
+            engine = snapengine._engine()
+            if engine not in _shared:
+                _shared.clear()
+            shared = _shared.setdefault(engine, _Shared())
             keys = shared.keys.get(name)
         if keys is None:
             keys = Keys(self._view(shared.pinned.get((reference, level), reference)))
@@ -95,7 +97,7 @@ class Opening:
         return keys
 
     def _view(self, reference: str) -> View:
-        return snapengine.open_ref(reference, **self._options)
+        return snapengine.open_ref(reference, **self.options)
 
 
 def _absolute(reference: str, now: int) -> str:
@@ -118,7 +120,8 @@ def _run() -> str | None:
     return None if run is None else run.run_id
 
 
-_shared: WeakKeyDictionary[Any, _Shared] = WeakKeyDictionary()
+_shared: dict[Any, _Shared] = {}
+"""By engine: that of the environment as it is. Views hold theirs, so a former one is let go by hand."""
 _LOCK = Lock()
 """Held for moments."""
 _locks: dict[tuple[str, str], RLock] = {}

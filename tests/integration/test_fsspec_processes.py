@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import pickle
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -147,3 +149,36 @@ def test_a_filesystem_that_was_pickled_is_equal_to_itself_and_no_other(house: Ho
     first, second = fsspec.filesystem("snap"), fsspec.filesystem("snap")
     assert first != second, "each has a `now` of its own"
     assert pickle.loads(pickle.dumps(first)) == first  # noqa: S301  # made here
+
+
+@pytest.mark.parametrize("at", ["now", "instant"])
+def test_an_open_file_goes_with_its_version_though_the_filesystem_looks_anew(house: House, at: str) -> None:
+    fs = fsspec.filesystem("snap")
+    file = fs.open(f"{house.bucket}@{house.instant() if at == 'instant' else at}/k00", block_size=50)
+    file.seek(2)
+    house.put_all(dict.fromkeys(KEYS, b"newer"))
+    house.instant()
+    fs.invalidate_cache()
+    copy = pickle.loads(pickle.dumps(file))  # noqa: S301  # made here
+    assert (copy.version, copy.tell(), copy.blocksize) == (file.version, 2, 50)
+    assert copy.read() == file.read() == (b"k00" * 100)[2:]
+
+
+def test_a_filesystem_that_was_pickled_has_its_options_still(house: House) -> None:
+    fs = fsspec.filesystem("snap", require="settled", timeout=7.0, note=False, block_size=50)
+    copy = pickle.loads(pickle.dumps(fs))  # noqa: S301  # made here
+    assert copy.to_dict() == fs.to_dict()
+    assert fsspec.AbstractFileSystem.from_json(copy.to_json()).to_dict() == fs.to_dict()
+    assert {"require": "settled", "timeout": 7.0, "note": False}.items() <= copy.to_dict().items()
+
+
+def test_what_was_opened_in_another_environment_is_not_held(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = house.url("k00", house.instant())
+    former = weakref.ref(fsspec.filesystem("snap").view(url).source)
+    assert former() is not None
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    assert fsspec.filesystem("snap").view(url).source is not former()
+    gc.collect()
+    assert former() is None
