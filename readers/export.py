@@ -59,7 +59,8 @@ class Planned:
     objects: int = 0
     bytes: int = 0
     standing: Counter[str] = field(default_factory=Counter)
-    """Objects: `new`, `there` (of the same size, and ETag where it has one), `other`."""
+    """Objects: `new`, `there` (of the same size, and ETag where it has one), `other`; and `beside`: what is
+    at the destination and not in the view. It stays."""
     standing_bytes: Counter[str] = field(default_factory=Counter)
     odd: dict[str, str] = field(default_factory=dict)
     """Keys that the destination cannot name exactly, with the reason."""
@@ -73,7 +74,7 @@ class Planned:
             "destination": self.destination,
             "objects": self.objects,
             "bytes": self.bytes,
-            **{kind: self.standing[kind] for kind in ("new", "there", "other")},
+            **{kind: self.standing[kind] for kind in ("new", "there", "other", "beside")},
             **{f"{kind}_bytes": self.standing_bytes[kind] for kind in ("new", "there", "other")},
             "odd": self.odd,
             "warnings": self.warnings,
@@ -123,7 +124,7 @@ class Export:
             raise CannotExpressKey(_about_odd(planned))
         for version, state in self.to.standing(self._versions(planned)):
             planned.standing[state] += 1
-            planned.standing_bytes[state] += version.size or 0
+            planned.standing_bytes[state] += (version.size or 0) if version is not None else 0
         planned.warnings = self._warnings()
         return planned
 

@@ -187,6 +187,11 @@ def _show_plan(out: Output, planned: Planned, *, overwrite: bool) -> None:
         out.line(f"  {counted('other')}, whose place something else may have: {then}")
     if planned.odd:
         out.line(f"  {len(planned.odd):,} left out, as their keys cannot be named there exactly")
+    if planned.standing["beside"]:
+        out.warn(
+            f"{planned.standing['beside']:,} others are at {printable(planned.destination)} that the view "
+            "does not have: they stay, so more will be there than the view."
+        )
     for warning in planned.warnings:
         out.warn(warning)
 

@@ -80,8 +80,10 @@ class Folder:
     def name(self, key: str) -> str:
         return str(self._path_of(key))
 
-    def standing(self, versions: Iterator[ObjectVersion]) -> Iterator[tuple[ObjectVersion, str]]:
-        """Each with `new`, `there` (a file of its size) or `other`, without reading any file."""
+    def standing(self, versions: Iterator[ObjectVersion]) -> Iterator[tuple[ObjectVersion | None, str]]:
+        """Each with `new`, `there` (a file of its size) or `other`, without reading any file; at last None
+        with `beside` for each file that is there and none of them."""
+        beside = sum(1 for _ in self._files())
         for version in versions:
             try:
                 found = os.lstat(self._path_of(version.key))
@@ -89,7 +91,17 @@ class Folder:
                 yield version, "new"
                 continue
             same = stat.S_ISREG(found.st_mode) and version.size in {None, found.st_size}
+            beside -= not stat.S_ISDIR(found.st_mode)
             yield version, "there" if same else "other"
+        yield from ((None, "beside") for _ in range(beside))
+
+    def _files(self) -> Iterator[str]:
+        """All that is no folder below it, but for what is ours."""
+        for here, folders, names in os.walk(self.path):
+            if Path(here) == self.path and OURS.rstrip("/") in folders:
+                folders.remove(OURS.rstrip("/"))
+            yield from names
+            yield from (name for name in folders if Path(here, name).is_symlink())
 
     def jobs(self, versions: Iterator[ObjectVersion]) -> Iterator[ObjectVersion]:
         return versions

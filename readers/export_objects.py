@@ -68,14 +68,18 @@ class Prefix:
     def name(self, key: str) -> str:
         return f"{SCHEME}{self.bucket}/{self.prefix}{key}"
 
-    def standing(self, versions: Iterator[ObjectVersion]) -> Iterator[tuple[ObjectVersion, str]]:
-        """Each with `new`, `there` (an object of its size and ETag) or `other`, by a listing."""
-        for job in self.jobs(versions):
-            if job.there is None:
-                yield job.version, "new"
+    def standing(self, versions: Iterator[ObjectVersion]) -> Iterator[tuple[ObjectVersion | None, str]]:
+        """Each with `new`, `there` (an object of its size and ETag) or `other`, by a listing; and None with
+        `beside` for each object that is there and none of them."""
+        for version, there in side_by_side(versions, self._listed()):
+            if version is None:
+                if there is not None and not there.key.startswith(OURS):
+                    yield None, "beside"
+            elif there is None:
+                yield version, "new"
             else:
-                same = (job.there.size, job.there.etag) == (job.version.size, job.version.etag)
-                yield job.version, "there" if same else "other"
+                same = (there.size, there.etag) == (version.size, version.etag)
+                yield version, "there" if same else "other"
 
     def jobs(self, versions: Iterator[ObjectVersion]) -> Iterator[Job]:
         for version, there in side_by_side(versions, self._listed()):

@@ -215,6 +215,18 @@ def test_a_plan_counts_what_is_there_and_writes_nothing(house: House) -> None:
     assert house.bodies() == {"a": b"a" * 10, "b": b"another"}
 
 
+def test_what_another_view_left_at_the_prefix_stays_and_is_told(house: House) -> None:
+    for key in ("a", "b", "c"):
+        house.put(key, key.encode())
+    house.export(house.view(), "p/")
+    house.delete("b")
+    with Export(house.engine, house.view(), f"s3://{house.other}/p/") as work:
+        planned = work.plan()
+    assert planned.standing == {"there": 2, "beside": 1}
+    assert planned.fields()["beside"] == 1
+    assert house.bodies("p/").keys() == {"a", "b", "c"}
+
+
 def test_keys_that_would_be_too_long_are_refused_or_left_out(house: House) -> None:
     house.put("k" * 1000, b"long")
     house.put("a", b"a")

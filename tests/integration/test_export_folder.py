@@ -175,6 +175,23 @@ def test_a_plan_says_what_is_there_and_writes_nothing(house: House, tmp_path: Pa
     assert files(out) == {"a": b"abc", "b": b"longer"}
 
 
+def test_what_another_view_left_in_the_folder_stays_and_is_told(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for key in ("a", "deep/b", "deep/c"):
+        house.put(key, b"xyz")
+    to(out, house)
+    (out / "deep" / "link").symlink_to(out / "deep")
+    house.delete("deep/b")
+    with Export(house.engine, house.view(), str(out)) as work:
+        assert work.plan().standing == {"there": 2, "beside": 2}
+    monkeypatch.setenv("SNAPENGINE_STORE", house.store)
+    assert run(["export", house.bucket, str(out)]) == 0
+    assert "2 others are at" in capsys.readouterr().err
+    assert files(out).keys() >= {"a", "deep/b", "deep/c"}
+
+
 def test_two_exports_to_one_folder_at_once_are_refused(house: House, tmp_path: Path) -> None:
     house.put("a", b"a")
     with (
