@@ -178,3 +178,26 @@ def test_other_filesystems_stand_on_the_views(tables: tuple[House, str]) -> None
     with fsspec.open(f"simplecache::{house.url('ct/more.csv', at)}") as file:
         assert file.read() == b"key,age\nc,60\n"
     assert json.loads(fsspec.filesystem("snap").to_json())["protocol"] == "snap"
+
+
+def test_fsspecs_caches_tell_versions_of_a_key_apart_by_urls_with_an_epoch(
+    house: House, tmp_path: Path
+) -> None:
+    house.put("k", b"first")
+    first = house.view().fs.unstrip_protocol("k")
+    house.put("k", b"second")
+    second = house.view().fs.unstrip_protocol("k")
+    for kind in ("simplecache", "filecache", "blockcache"):
+        options = {kind: {"cache_storage": str(tmp_path / kind)}}
+        for _ in range(2):
+            for url, expected in ((first, b"first"), (second, b"second")):
+                with fsspec.open(f"{kind}::{url}", **options) as file:
+                    assert file.read() == expected
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # dask's own use of pandas 3.1
+def test_dask_by_urls_tells_folders_of_the_top_level_from_those_below_a_slash(house: House) -> None:
+    house.put_all({"t/a.parquet": parquet(age=[1]), "/t/a.parquet": parquet(age=[1000])})
+    at = house.instant()
+    for folder, expected in (("t", 1), ("/t", 1000)):
+        assert READ_PARQUET(house.url(folder, at))["age"].sum().compute(scheduler="threads") == expected
