@@ -22,6 +22,9 @@ from tests.export_house import AWKWARD, MIB
 from tests.integration.test_caught_up import QUICK
 from tests.worker_house import starting, wait_until
 
+PATIENCE = 120
+"""Seconds: on a machine with much else to do, a process alone takes ten to begin."""
+
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[DevCloud]:
@@ -44,7 +47,7 @@ def snapengine(cloud: DevCloud, *arguments: str, code: int = 0) -> str:
         env=cloud.environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr
@@ -56,7 +59,7 @@ def data(view: View) -> dict[str, tuple[str | None, int | None]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_view_of_now_equals_the_view_of_then_once_the_worker_has_heard_of_the_rollback(
     cloud: DevCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,7 +78,7 @@ def test_a_view_of_now_equals_the_view_of_then_once_the_worker_has_heard_of_the_
     environment = {**os.environ, **cloud.environment()}
     with starting(environment, tmp_path) as start:
         start("--no-http", prelude=QUICK)
-        wait_until(lambda: len(Engine().view(bucket)) == len(AWKWARD) + 2)
+        wait_until(lambda: len(Engine().view(bucket)) == len(AWKWARD) + 2, PATIENCE)
         then = Engine().view(bucket)
         time.sleep(0.01)
         for key in ("null", *AWKWARD[::2]):
@@ -83,13 +86,14 @@ def test_a_view_of_now_equals_the_view_of_then_once_the_worker_has_heard_of_the_
         for key in ("parts", *AWKWARD[1::2]):
             s3.delete_object(Bucket=bucket, Key=key)
         s3.put_object(Bucket=bucket, Key="late", Body=b"not there then")
-        back = ("rollback", bucket, "--at", str(then.ref.at), "--yes", "--json", "--timeout", "60")
+        back = ("rollback", bucket, "--at", str(then.ref.at), "--yes", "--json")
+        back = (*back, "--timeout", str(PATIENCE))
         refused = snapengine(cloud, *back, code=1)
         assert "snapengine reconcile" in refused, "no listing was compared with the log since it was enabled"
         snapengine(cloud, "reconcile", bucket)
         done = json.loads(snapengine(cloud, *back).splitlines()[-1])
         assert (done["copied"], done["marked"]) == (len(AWKWARD) + 2, 1)
-        wait_until(lambda: data(Engine().view(bucket)) == data(then))
+        wait_until(lambda: data(Engine().view(bucket)) == data(then), PATIENCE)
         now = Engine().view(bucket)
         assert now.digest() != then.digest(), "versions are others"
         assert now.read_bytes("a//b") == then.read_bytes("a//b") == b"old a//b"
