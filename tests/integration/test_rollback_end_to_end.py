@@ -86,8 +86,8 @@ def test_a_view_of_now_equals_the_view_of_then_once_the_worker_has_heard_of_the_
         for key in ("parts", *AWKWARD[1::2]):
             s3.delete_object(Bucket=bucket, Key=key)
         s3.put_object(Bucket=bucket, Key="late", Body=b"not there then")
-        back = ("rollback", bucket, "--at", str(then.ref.at), "--yes", "--json")
-        back = (*back, "--timeout", str(PATIENCE))
+        patience = ("--timeout", str(PATIENCE))
+        back = ("rollback", bucket, "--at", str(then.ref.at), "--yes", "--json", *patience)
         refused = snapengine(cloud, *back, code=1)
         assert "snapengine reconcile" in refused, "no listing was compared with the log since it was enabled"
         snapengine(cloud, "reconcile", bucket)
