@@ -298,7 +298,9 @@ class Tree(AbstractFileSystem):  # type: ignore[misc]  # fsspec tells no types
         slash = only_folders or pattern.endswith("/**")
         found = _infos(place.root, self._listed(path, base, literal, depth, withdirs))
         if withdirs and base and pattern[len(base) :].startswith("**") and place.keys.any_below(base):
-            found = {info["name"]: info for info in [folder_info(place.root, base)]} | found
+            folder = folder_info(place.root, base)
+            if self.isdir(folder["name"]):  # else that name is an object's, which does not fit
+                found = {folder["name"]: folder} | found
         start = len(place.root)
         return {
             name: info

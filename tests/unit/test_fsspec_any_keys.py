@@ -88,7 +88,8 @@ def test_a_pattern_gives_only_what_there_is_or_is_refused(
     if pattern in keys:
         assert list(found) == [pattern]
     for name, info in found.items():
-        assert fs.info(name)["name"] == info["name"] == name
+        assert info["name"] == name
+        assert fs.info(name) == info, "a name leads to what the pattern found by it"
 
 
 @given(KEYS)

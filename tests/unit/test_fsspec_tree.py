@@ -305,3 +305,12 @@ def test_a_view_too_large_to_keep_is_never_read_whole(
     assert fs.version("a/001").version_id == "va/001"
     assert fs._keys.many(keys).keys() == set(keys)
     assert counting.tables == 0
+
+
+def test_a_pattern_for_what_is_in_a_folder_does_not_stand_for_an_object_of_the_folders_name(
+    engine: Engine,
+) -> None:
+    fs = filesystem(engine, "a", "a/b", "c/d")
+    assert fs.glob("a/**") == ["a/b"]
+    assert fs.expand_path("a/**") == ["a/b"]
+    assert fs.glob("c/**") == ["c", "c/d"]
