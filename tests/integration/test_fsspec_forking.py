@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,28 @@ from tests.fsspec_house import House
 def cloud() -> Iterator[DevCloud]:
     with DevCloud() as cloud:
         yield cloud
+
+
+@contextmanager
+def held_elsewhere(*locks: Any) -> Iterator[None]:
+    """By another thread than this one, whose locks a forked process would take for its own."""
+    held, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            held.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(10)
+        yield
+    finally:
+        leave.set()
+        thread.join()
 
 
 def _ask(view: View, rounds: int) -> None:
@@ -42,7 +66,7 @@ def test_parent_and_forked_children_ask_s3_at_once_and_each_gets_its_own_answers
     view = house.view()
     before = house.engine.s3
     _ask(view, 1)
-    with house.engine._lock:  # as if another thread were making a client
+    with held_elsewhere(house.engine._lock):  # as if a client were being made
         context = multiprocessing.get_context("fork")
         children = [context.Process(target=_in_child, args=(view,)) for _ in range(3)]
         for child in children:
@@ -68,17 +92,10 @@ def test_what_other_threads_were_at_when_a_process_forked_does_not_stop_the_chil
     view, whole = house.view(), house.view()
     narrowed, equal = whole.select(["a"]), whole.select(["a"])
     assert equal._source == narrowed._source
-    busy, leave = threading.Event(), threading.Event()
-
-    def be_at_it() -> None:
-        with view._rows._lock, narrowed._source._lock, equal._source._lock, house.engine._database._lock:  # type: ignore[attr-defined]  # a narrowed source
-            busy.set()
-            leave.wait(60)
-
-    thread = threading.Thread(target=be_at_it)
-    thread.start()
-    try:
-        assert busy.wait(10)
+    sources: list[Any] = [narrowed._source, equal._source]
+    with held_elsewhere(
+        view._rows._lock, house.engine._database._lock, *(source._lock for source in sources)
+    ):
         children = [
             multiprocessing.get_context("fork").Process(target=_resolve, args=(view, one))
             for one in (narrowed, equal)
@@ -90,7 +107,4 @@ def test_what_other_threads_were_at_when_a_process_forked_does_not_stop_the_chil
             code = child.exitcode
             child.kill()
             assert code == 0
-    finally:
-        leave.set()
-        thread.join()
     assert view.to_arrow().num_rows == 6, "the parent goes on"
