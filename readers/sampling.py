@@ -196,9 +196,13 @@ class Progress:
 
 def checked_epoch(epoch: int) -> int:
     """Raises `UsageError` for what is no number from 0."""
-    if isinstance(epoch, bool) or epoch != int(epoch) or epoch < 0:
+    try:
+        number = int(epoch)
+    except (TypeError, ValueError, OverflowError):
+        number = -1
+    if isinstance(epoch, bool) or number != epoch or number < 0:
         raise UsageError(f"set_epoch({epoch!r}): epochs are numbers from 0.")
-    return int(epoch)
+    return number
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Numbers:

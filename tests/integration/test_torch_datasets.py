@@ -369,7 +369,7 @@ def test_options_that_cannot_be_are_refused(view: View, options: dict[str, Any],
         view.to_torch(**options)
 
 
-@pytest.mark.parametrize("epoch", [-1, 0.5, True])
+@pytest.mark.parametrize("epoch", [-1, 0.5, True, "one", None, float("nan"), float("inf")])
 def test_what_is_no_epoch_is_refused(view: View, epoch: Any) -> None:
     for one in (view.to_torch(style="iterable"), view.to_torch().sampler()):
         with pytest.raises(UsageError, match="numbers from 0"):
