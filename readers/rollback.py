@@ -16,15 +16,7 @@ from readers.export_evidence import Stored, described, same_bytes, stored, verdi
 from readers.export_order import done_ahead
 from readers.export_outcomes import problem_of
 from readers.rollback_outcomes import SAMPLES, Outcome, Planned, Restoring
-from readers.rollback_steps import (
-    NOT_TO_BE_HAD,
-    TO_DO,
-    Step,
-    may_predate,
-    predates,
-    step_of_line,
-    steps,
-)
+from readers.rollback_steps import NOT_TO_BE_HAD, TO_DO, Step, may_predate, predates, step_of_line, steps
 from snapengine.aws_errors import code_of, translate
 from snapengine.buckets.asking import asking
 from snapengine.buckets.listing import list_versions
@@ -50,7 +42,6 @@ _UNDATED: Final = (
 
 _ABSENT: Final = {"404", "NoSuchKey", "NoSuchVersion"}
 _CHANGED: Final = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
-
 
 _LISTED: Final = (
     "Workers had not read all events of the instant. What is known from listings alone is dated early: by up "
@@ -112,7 +103,8 @@ class Rollback:
         self._plan.seek(0)
         self._plan.truncate()
         pages = list_versions(self._client, self.bucket, prefix=self.view.prefix)
-        found = steps(self.view.versions(), (entry for page in pages for entry in page.entries))
+        entries = (entry for page in pages for entry in page.entries)
+        found = steps(self.view.versions(), entries, self.view.ref.at)
         with closing(done_ahead(self._looked_at, found, WORKERS)) as looked_at:
             for _, step in looked_at:
                 planned.counts[step.kind] += 1
@@ -164,10 +156,8 @@ class Rollback:
 
     def _looked_at(self, step: Step) -> Step:
         """The step once S3 has been asked about what a listing does not tell."""
-        if predates(step, self.view.ref.at) and not self._is_known(step):
-            return replace(step, kind="unsure", detail=_UNKNOWN)
-        if may_predate(step, self.view.ref.at) and not (self._is_known(step) or self._came_later(step)):
-            return replace(step, kind="unsure", detail=_UNDATED)
+        if unknown := self._unknown(step):
+            return replace(step, kind="unsure", detail=unknown)
         version = step.version
         alike = version is not None and step.latest_size == version.size and step.latest_etag is not None
         if version is None or not (step.kind == "archived" or (step.kind == "copy" and alike)):
@@ -185,24 +175,36 @@ class Rollback:
             return replace(step, kind=kind, detail=problem.detail)
         return replace(step, kind="copy", detail="")
 
-    def _is_known(self, step: Step) -> bool:
-        """Whether the view's epoch knows of what the key shows now: then it was judged with the rest, and
-        what came after it has been removed since."""
-        return bool(self._entries(step, self._epoch))
+    def _unknown(self, step: Step) -> str:
+        """Why the view is no measure of a key: S3 shows something since before the instant, or may, that the
+        view's epoch does not know. What that knows was judged with the rest, and what came after it has been
+        removed since."""
+        if step.kind not in TO_DO:
+            return ""
+        at, latest = self.view.ref.at, (step.latest_id, step.latest_etag)
+        if predates(step, at):
+            return "" if self._entries(step.key, *latest, self._epoch) else _UNKNOWN
+        if may_predate(step, at):
+            return self._undated(step.key, *latest)
+        under = (step.under_id, step.under_etag)
+        if step.under_id is None or step.under_early:
+            return self._undated(step.key, *under) if step.under_early else ""
+        return "" if self._entries(step.key, *under, self._epoch) else _UNKNOWN
 
-    def _came_later(self, step: Step) -> bool:
-        """Whether the log knows by now that what the key shows came to be after the view's instant."""
-        at = self.view.ref.at
-        return any(each.event_time > at for each in self._entries(step, self._newest))
+    def _undated(self, key: str, version_id: str | None, etag: str | None) -> str:
+        """Of what is dated early: known, or known by now to have come after the view's instant."""
+        later = self._entries(key, version_id, etag, self._newest)
+        known = any(each.event_time > self.view.ref.at for each in later)
+        return "" if known or self._entries(key, version_id, etag, self._epoch) else _UNDATED
 
-    def _entries(self, step: Step, epoch: Epoch) -> list[Observation]:
-        """What an epoch knows of what the key shows now."""
+    def _entries(self, key: str, version_id: str | None, etag: str | None, epoch: Epoch) -> list[Observation]:
+        """What an epoch knows of a version or marker that S3 shows."""
         return [
             each
-            for each in key_history(self._engine, self.bucket, step.key, epoch)
-            if each.version_id == step.latest_id
+            for each in key_history(self._engine, self.bucket, key, epoch)
+            if each.version_id == version_id
             and each.kind != VERSION_DELETED
-            and (each.version_id != NULL_VERSION or each.etag == step.latest_etag)
+            and (each.version_id != NULL_VERSION or each.etag == etag)
         ]
 
     def _is_equal(self, step: Step, version: ObjectVersion, source: Stored) -> bool:

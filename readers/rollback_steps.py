@@ -61,6 +61,12 @@ class Step:
     """The version's storage class as S3 lists it now."""
     detail: str = ""
     """Why the version cannot be had, in words."""
+    under_id: str | None = None
+    """Where the latest came after the instant: what S3 shows beneath it since before, by the listing's times,
+    unless that is the version itself."""
+    under_etag: str | None = None
+    under_early: bool = False
+    """It is dated early, and may have come after the instant as well."""
 
     def line(self) -> str:
         """As one line of text, for `step_of_line`."""
@@ -82,20 +88,23 @@ class Listed:
     entries: Iterator[ListedEntry]
 
 
-def steps(versions: Iterable[ObjectVersion], entries: Iterable[ListedEntry]) -> Iterator[Step]:
+def steps(
+    versions: Iterable[ObjectVersion], entries: Iterable[ListedEntry], at: int | None = None
+) -> Iterator[Step]:
     """For each key that the view or the bucket knows, by a complete listing of all versions, in key order.
 
-    What `copy` has of the size of the latest version must be looked at more closely: their ETags differ, but
-    that does not always mean that the bytes do.
+    `at`: the view's instant, to see what was there then by the listing's own times. What `copy` has of the
+    size of the latest version must be looked at more closely: their ETags differ, but that does not always
+    mean that the bytes do.
     """
     listed = (Listed(key, group) for key, group in groupby(entries, attrgetter("key")))
     for version, found in side_by_side(versions, listed):
-        yield step_of(version, found)
+        yield step_of(version, found, at)
 
 
-def step_of(version: ObjectVersion | None, listed: Listed | None) -> Step:
+def step_of(version: ObjectVersion | None, listed: Listed | None, at: int | None = None) -> Step:
     """The step of one key."""
-    latest, stored = _looked_up(version, listed)
+    latest, stored, under = _looked_up(version, listed, at)
     key = version.key if version is not None else listed.key if listed is not None else ""
     kind, detail = _kind(version, latest, stored)
     early = latest is not None and _is_dated_early(latest)
@@ -110,15 +119,21 @@ def step_of(version: ObjectVersion | None, listed: Listed | None) -> Step:
         latest.last_modified if latest and early else None,
         stored.storage_class if stored else None,
         detail,
+        under.version_id if under else None,
+        under.etag if under else None,
+        under is not None and _is_dated_early(under),
     )
 
 
 def _looked_up(
-    version: ObjectVersion | None, listed: Listed | None
-) -> tuple[ListedEntry | None, ListedEntry | None]:
-    """The latest entry of a key, and the version's own."""
-    latest = stored = None
+    version: ObjectVersion | None, listed: Listed | None, at: int | None
+) -> tuple[ListedEntry | None, ListedEntry | None, ListedEntry | None]:
+    """The latest entry of a key, the version's own, and the newest from before the instant, if that is
+    neither and, where the view shows no object, is no marker."""
+    latest = stored = under = None
     for entry in listed.entries if listed is not None else ():
+        if under is None and at is not None and entry.last_modified + _SECOND <= at:
+            under = entry
         if entry.is_latest:
             latest = entry
         if version is not None and _is(entry, version):
@@ -128,7 +143,8 @@ def _looked_up(
             f"S3 lists {listed.key!r} without saying which of its versions is the latest. "
             "Check AWS_ENDPOINT_URL, and run it again."
         )
-    return latest, stored
+    agrees = under is latest or under is stored or (version is None and under and under.kind != CREATED)
+    return latest, stored, None if agrees else under
 
 
 def _is_dated_early(entry: ListedEntry) -> bool:

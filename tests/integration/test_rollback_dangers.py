@@ -59,6 +59,26 @@ def test_what_came_in_parts_is_left_unless_the_log_knows_that_it_came_later(
     assert house.live(house.bucket).keys() == {"a", "b", "unknown"}
 
 
+def test_what_was_there_at_the_instant_beneath_what_came_later_and_the_log_does_not_know_is_left(
+    house: House,
+) -> None:
+    house.put("copied", b"old")
+    house.put("known", b"old")
+    house.put("lost and shown", b"older")
+    house.delete("known")
+    for key in ("lost", "lost and shown"):
+        house.s3.put_object(Bucket=house.bucket, Key=key, Body=b"unheard of")
+    time.sleep(2.1)  # S3 dates in whole seconds
+    view = house.view(at=house.later())
+    for key in ("copied", "known", "lost", "lost and shown", "new"):
+        house.put(key, b"new")
+    with Rollback(house.engine, view) as work:
+        planned, counts = work.plan(), work.carry_out()
+    assert [step.key for step in planned.samples["unsure"]] == ["lost", "lost and shown"]
+    assert counts == {"unsure": 2, "copied": 1, "marked": 2}
+    assert house.live(house.bucket) == {"copied": b"old", "lost": b"new", "lost and shown": b"new"}
+
+
 def test_a_rollback_stops_when_versioning_is_suspended_meanwhile(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

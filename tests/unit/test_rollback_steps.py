@@ -127,6 +127,27 @@ def test_what_is_dated_early_may_be_the_latest_since_before_the_instant_or_not()
     assert not may_contradict(replace(listed("k", "v2", "e1-2", latest=True), last_modified=90_000), 90_000)
 
 
+def test_what_a_listing_shows_from_before_the_instant_is_told_unless_the_view_agrees() -> None:
+    def under(view: list[ObjectVersion], *older: ListedEntry, at: int = 6_000) -> tuple[str | None, bool]:
+        latest = replace(listed("k", "v9", "e9", latest=True), last_modified=7_000)
+        (step,) = steps(view, [latest, *older], at)
+        return step.under_id, step.under_early
+
+    older = replace(listed("k", "v2", "e2"), last_modified=5_000)
+    assert under([], older) == ("v2", False)
+    assert under([], older, at=5_999) == (None, False)
+    assert under([], replace(older, etag="e2-2")) == ("v2", True)
+    assert under([], replace(marked("k", latest=False), last_modified=5_000), older) == (None, False)
+    assert under([shown("k")], listed("k", "v1"), older) == (None, False)
+    assert under([shown("k")], older, listed("k", "v1")) == ("v2", False)
+    assert under(
+        [shown("k")], replace(marked("k", latest=False), last_modified=5_000), listed("k", "v1")
+    ) == (
+        "m1",
+        False,
+    )
+
+
 def test_a_version_without_an_etag_is_never_taken_for_another() -> None:
     assert kinds([shown("k", etag=None)], [listed("k", "v2", latest=True), listed("k", "v1")]) == {
         "k": "copy"
