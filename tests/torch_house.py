@@ -54,7 +54,7 @@ class NumberedBucket:
     """Objects `ct/00000`, `ct/00001`, ... in the environment's S3, told to a table in a file."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.s3: Any = boto3.client("s3")
+        self.s3: Any = boto3.session.Session().client("s3")  # of the environment as it is now
         self.store = f"sqlite:///{folder}/log.db"
         self.tensors = folder / "tensors"
         self.bucket = f"b-{uuid4().hex}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import pickle
 import threading
 import weakref
@@ -62,6 +63,11 @@ def read_all(fs: Any, root: str, forbidden: bool = True) -> int:
     return len(found)
 
 
+def in_environment(variables: dict[str, str]) -> None:
+    """A fork server that an earlier test began has the environment of that time."""
+    os.environ.update(variables)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_views_filesystem_reads_in_other_processes_without_resolving_again(
     house: House, method: str
@@ -69,7 +75,8 @@ def test_a_views_filesystem_reads_in_other_processes_without_resolving_again(
     fs = house.view().fs
     assert fs.cat_file("k00") == b"k00" * 100
     house.put_all(dict.fromkeys(KEYS, b"newer"))
-    with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, context, initializer=in_environment, initargs=(dict(os.environ),)) as pool:
         assert [*pool.map(read_all, [fs] * 4, [""] * 4)] == [len(KEYS)] * 4
 
 

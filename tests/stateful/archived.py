@@ -74,6 +74,9 @@ class ArchivedHistory(History):
     @precondition(lambda self: self._archived)
     @step(days=st.integers(0, 2), pick=many)
     def days_pass_and_the_table_lets_go(self, days: int, pick: int) -> None:
+        self._let_go(days, pick)
+
+    def _let_go(self, days: int, pick: int) -> None:
         self.bucket.now += days * 86_400_000
         self.checks.held["let go"] += self.archiver.let_go()
         self.checks.resolve_again(pick)
@@ -81,3 +84,13 @@ class ArchivedHistory(History):
     @property
     def _archived(self) -> int:
         return len(self.engine.archive(self.site.bucket).segments)
+
+
+class LettingGoHistory(ArchivedHistory):
+    """For few histories, in which that something leaves the table is to be no matter of luck."""
+
+    @precondition(lambda self: self._archived)
+    @step(pick=many)
+    def all_is_archived_and_days_later_let_go(self, pick: int) -> None:
+        self.archiver.archive(1000)
+        self._let_go(2, pick)

@@ -19,7 +19,7 @@ from snapengine import ranges, resolver
 from snapengine.archive import reading, writing
 from snapengine.archiving import checkpoints, compaction, making
 from tests.servers import Endpoint
-from tests.stateful.archived import ArchivedHistory
+from tests.stateful.archived import ArchivedHistory, LettingGoHistory
 from tests.stateful.backends import Backend, dynamodb, sqlite
 from tests.stateful.checks import Checks
 from tests.stateful.history import History, histories_on
@@ -131,7 +131,7 @@ def test_on_dynamodb_local(dynamodb_local_server: Endpoint, record_property: Rep
 @pytest.mark.usefixtures("small_files")
 def test_on_dynamodb_local_with_an_archive(dynamodb_local_server: Endpoint, record_property: Report) -> None:
     with dynamodb(dynamodb_local_server.endpoint_url) as backend:
-        tally, held = play(backend, 200 if LONG else 12, kind=ArchivedHistory)
+        tally, held = play(backend, 200 if LONG else 12, kind=LettingGoHistory)
     say(record_property, tally, held)
     assert tally.total() >= (4_000 if LONG else 250)
     for work in ("checkpoints", "compactions", "let go"):
