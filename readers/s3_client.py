@@ -80,9 +80,9 @@ class _ClientOfView:
     def generate_presigned_url(
         self,
         ClientMethod: str,  # noqa: N803  # as boto3 names them
-        Params: Mapping[str, Any] | None = None,  # noqa: N803
-        ExpiresIn: int = 3600,  # noqa: N803
-        HttpMethod: str | None = None,  # noqa: N803
+        Params: Mapping[str, Any] | None = None,  # noqa: N803  # boto3's name
+        ExpiresIn: int = 3600,  # noqa: N803  # boto3's name
+        HttpMethod: str | None = None,  # noqa: N803  # boto3's name
     ) -> str:
         """As boto3's. Refused with a method that would change, or list, what the operation only reads."""
         operation = self.meta.method_to_api_mapping.get(ClientMethod, "")

@@ -22,9 +22,9 @@ from tests.torch_house import QUIET, NumberedBucket, body, key, need_torch, numb
 need_torch()
 
 import torch  # noqa: E402  # only where it is installed
-from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402  # only where it is installed
 
-from readers.torch_dataset import Sample, ViewDataset, ViewIterableDataset  # noqa: E402
+from readers.torch_dataset import Sample, ViewDataset, ViewIterableDataset  # noqa: E402  # only where it is installed
 
 pytestmark = QUIET
 COUNT = 23

@@ -19,7 +19,7 @@ from tests.torch_house import QUIET, NumberedBucket, body, key, need_torch
 need_torch()
 
 import torch  # noqa: E402  # only where it is installed
-from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402  # only where it is installed
 
 pytestmark = QUIET
 COUNT = 12

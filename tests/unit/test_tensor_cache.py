@@ -23,7 +23,7 @@ need_torch()
 
 import torch  # noqa: E402  # only where it is installed
 
-from readers.tensor_cache import MISSING, TensorSnapshot, transform_of  # noqa: E402
+from readers.tensor_cache import MISSING, TensorSnapshot, transform_of  # noqa: E402  # torch, which they load, may not be there
 
 ONE = ObjectVersion("ct/1", "v1", 10, "etag", 0)
 DIGEST = "sha256:" + "ab" * 32

@@ -22,7 +22,7 @@ need_torch()
 
 import torch  # noqa: E402  # only where it is installed
 
-from readers.torch_samples import decode_sample, encode_sample  # noqa: E402
+from readers.torch_samples import decode_sample, encode_sample  # noqa: E402  # torch, which they load, may not be there
 
 Point = namedtuple("Point", "x y")  # the plain kind, as users have it
 
