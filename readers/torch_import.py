@@ -9,7 +9,7 @@ try:
 except ImportError as missing:
     raise UsageError(
         f"torch is not installed ({missing}). Run `pip install 'snapengine[torch]'`; on a machine without a "
-        "GPU take torch from https://download.pytorch.org/whl/cpu, which is much smaller."
+        "GPU torch's own build for CPUs is much smaller."
     ) from missing
 
 __all__ = ["torch"]
