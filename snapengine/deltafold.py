@@ -28,6 +28,22 @@ from snapengine.row_bytes import PIECE_ROWS, Piece
 Places: TypeAlias = npt.NDArray[np.int64]
 
 
+class Changes(NamedTuple):
+    """What of a live set does not hold."""
+
+    replaced: pa.Array
+    """Keys of which its rows do not count; those of the rows below need not be among them."""
+    rows: pa.Table
+    """`VIEW_SCHEMA`, or some of its columns: those that count instead, in no order."""
+
+    def then(self, later: Changes) -> Changes:
+        """Both, one after the other."""
+        changed = pa.chunked_array([later.replaced, *later.rows["key"].chunks], pa.string())
+        kept = self.rows.filter(pc.invert(pc.is_in(self.rows["key"], value_set=changed.combine_chunks())))
+        replaced = pa.concat_arrays([self.replaced, later.replaced])
+        return Changes(replaced, pa.concat_tables([kept, later.rows.select(kept.column_names)]))
+
+
 class Settled(NamedTuple):
     """What the observations since a checkpoint say."""
 
@@ -39,12 +55,19 @@ class Settled(NamedTuple):
     """Keys that must be folded from their whole history."""
 
 
-def settle(base: pa.Table, side: pa.Table, delta: pa.Table, at: int, horizon: int) -> Settled:
+def settle(
+    base: pa.Table,
+    side: pa.Table,
+    delta: pa.Table,
+    at: int,
+    horizon: int,
+    over: Changes | None = None,
+) -> Settled:
     """Fold what came after a checkpoint whose instant is `horizon`; `at` is the instant asked for.
 
-    `base` has the live set's `key` and `version_id` (no rows for a slice, which shows nothing so old);
-    `side` holds all earlier observations of the keys that it names, `delta` all later ones, by the log's
-    columns.
+    `base` has the live set's `key` and `version_id` (no rows for a slice, which shows nothing so old), `over`
+    what of it does not hold; `side` holds all earlier observations of the keys that it names, `delta` all
+    later ones, by the log's columns.
     """
     # What a listing told may be the twin of an event in a file that was left out as telling of later.
     again = pc.unique(delta.filter(_listed(delta))["key"])
@@ -65,7 +88,7 @@ def settle(base: pa.Table, side: pa.Table, delta: pa.Table, at: int, horizon: in
     with_removals = pc.is_in(plain["key"], value_set=removed)
     simple = plain.filter(pc.invert(with_removals))
     rows.append(bulkfold(simple, at))
-    by_removals = _removals(base, plain.filter(with_removals), at)
+    by_removals = _removals(base, over, plain.filter(with_removals), at)
     rows.append(version_table(by_removals.found))
     whole = [*doubtful.to_pylist(), *by_removals.whole]
     return Settled(
@@ -91,18 +114,13 @@ class _ByRemovals(NamedTuple):
     whole: list[str]
 
 
-def _removals(base: pa.Table, observations: pa.Table, at: int) -> _ByRemovals:
+def _removals(base: pa.Table, over: Changes | None, observations: pa.Table, at: int) -> _ByRemovals:
     """Keys with removals: unless what now stands is removed, nothing beneath it matters."""
     result = _ByRemovals([], [], [])
     histories: defaultdict[str, list[Observation]] = defaultdict(list)
     for o in observations_of(observations):
         histories[o.key].append(o)
-    shown = (
-        base.filter(pc.is_in(base["key"], value_set=_keys(list(histories))))
-        if histories
-        else base.slice(0, 0)
-    )
-    standing = dict(zip(shown["key"].to_pylist(), shown["version_id"].to_pylist(), strict=True))
+    standing = _standing(base, over, _keys(list(histories))) if histories else {}
     for key, history in histories.items():
         gone = {o.version_id for o in history if o.kind == VERSION_DELETED}
         top = state(merge(o for o in history if o.kind != VERSION_DELETED), at)
@@ -115,6 +133,19 @@ def _removals(base: pa.Table, observations: pa.Table, at: int) -> _ByRemovals:
         if top.kind == CREATED:
             result.found.append(as_version(key, top))
     return result
+
+
+def _standing(base: pa.Table, over: Changes | None, keys: pa.Array) -> dict[str, str]:
+    """Of these keys the version ids that the live set shows."""
+    found = [base] if over is None else [base, over.rows]
+    shown = [rows.filter(pc.is_in(rows["key"], value_set=keys)) for rows in found]
+    pairs = [zip(rows["key"].to_pylist(), rows["version_id"].to_pylist(), strict=True) for rows in shown]
+    standing = dict(pairs[0])
+    if over is not None:
+        for key in over.replaced.filter(pc.is_in(over.replaced, value_set=keys)).to_pylist():
+            standing.pop(key, None)
+        standing.update(pairs[1])
+    return standing
 
 
 def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table:

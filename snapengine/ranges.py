@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.archive.manifest import Archive, ArchiveFile, files_from_payload
+from snapengine.archive.manifest import Archive, ArchiveFile, Start, files_from_payload
 from snapengine.archive.planning import (
     Bounds,
     Gap,
@@ -29,6 +29,7 @@ from snapengine.archive.planning import (
     next_key,
     one_key,
     split,
+    starting_only,
 )
 from snapengine.archive.schemas import ROW_GROUP_ROWS
 from snapengine.archive.windows import Reader, Window, in_range
@@ -60,6 +61,25 @@ class Sources(Protocol):
     def files(self, bucket: str) -> Reader:
         """The archive's files."""
         ...
+
+
+class Starting:
+    """Sources where one start is known, and no other."""
+
+    def __init__(self, sources: Sources, start: Start) -> None:
+        self._sources = sources
+        self._start = start
+
+    @property
+    def store(self) -> LogReader:
+        return self._sources.store
+
+    def archive(self, bucket: str, *, lately: Epoch | None = None) -> Archive:
+        archive = self._sources.archive(bucket, lately=lately)
+        return starting_only(archive, self._start)
+
+    def files(self, bucket: str) -> Reader:
+        return self._sources.files(bucket)
 
 
 class Told(NamedTuple):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.archive.manifest import Archive, Checkpoint, Listed
+from snapengine.archive.manifest import Archive, Listed, Start
 from snapengine.archive.planning import KeyRange, keys_below, make_plan, one_key
+from snapengine.archive.schemas import GONE
 from snapengine.bulkfold import BECAME, VIEW_SCHEMA, bulkfold, bulkfold_all
-from snapengine.deltafold import EMPTY_BASE, pieces_together, put_together, settle
+from snapengine.deltafold import EMPTY_BASE, Changes, pieces_together, put_together, settle
 from snapengine.fold import fold
 from snapengine.model import CREATED, EVENT, Epoch, ObjectVersion, Observation, SnapshotRef
 from snapengine.observation_codec import SCHEMA, observations_of
@@ -112,8 +113,7 @@ class _Folded(NamedTuple):
     """Of a range of keys."""
 
     base: pa.Table
-    changes: tuple[pa.Array[Any], pa.Table] | None = None
-    """Keys of which the rows do not count, and rows that count instead."""
+    changes: Changes | None = None
 
 
 class Resolution:
@@ -129,12 +129,14 @@ class Resolution:
         self._only = only
         self._delta = reading.observations(plan.delta)
         self._history = reading.observations(plan.history)
-        if plan.checkpoint is None:
+        if plan.start is None:
             return
         quiet = not plan.side and not reading.plan.tail and not any(part.files for part in plan.delta)
         base = {"key", *schema.names, *(() if quiet else ("version_id",))}
         self._base_schema = pa.schema([field for field in VIEW_SCHEMA if field.name in base])
         self._base = reading.files_window(plan.objects, self._base_schema)
+        self._changed = reading.files_window(plan.changed, self._base_schema)
+        self._gone = reading.files_window(plan.gone, GONE)
         self._side = reading.files_window(plan.side, SCHEMA)
 
     def start(self, keys: KeyRange) -> Callable[[], Finish[pa.Table]]:
@@ -149,19 +151,22 @@ class Resolution:
         if self._ref.versions == "all":
             return lambda: lambda: make(_Folded(self._all_versions(keys)))
         delta_rows = self._delta.start(keys, self._only)
-        checkpoint = self._reading.plan.checkpoint
-        if checkpoint is None:
+        begin = self._reading.plan.start
+        if begin is None:
 
             def all_read() -> Finish[T]:
                 delta = delta_rows()
                 return lambda: make(_Folded(self._since_start(bulkfold(delta, self._ref.at))))
 
             return all_read
-        base_rows, side_rows = self._base.start(keys, self._only), self._side.start(keys, self._only)
+        windows = (self._base, self._changed, self._gone, self._side)
+        waits = [window.start(keys, self._only) for window in windows]
 
         def read() -> Finish[T]:
-            base, side, delta = base_rows(), side_rows(), delta_rows()
-            return lambda: make(self._fold(keys, base, side, delta, checkpoint))
+            base, changed, gone, side = (wait() for wait in waits)
+            delta = delta_rows()
+            over = Changes(gone["key"].combine_chunks(), changed)
+            return lambda: make(self._fold(keys, _Folded(base, over), side, delta, begin))
 
         return read
 
@@ -177,20 +182,35 @@ class Resolution:
         replaced, rows = folded.changes
         return list(pieces_together(folded.base.select(names), replaced, rows.select(names)))
 
-    def _fold(
-        self, keys: KeyRange, base: pa.Table, side: pa.Table, delta: pa.Table, checkpoint: Checkpoint
-    ) -> _Folded:
-        """The live set of a range, and what brings it from the checkpoint to the instant asked for."""
+    def _fold(self, keys: KeyRange, stood: _Folded, side: pa.Table, delta: pa.Table, begin: Start) -> _Folded:
+        """The live set of a range, and what brings it from the start to the instant asked for."""
         ref = self._ref
-        if not delta.num_rows and not side.num_rows:
-            return _Folded(base if ref.start is None else VIEW_SCHEMA.empty_table())
-        told = settle(base if ref.start is None else EMPTY_BASE, side, delta, ref.at, checkpoint.at)
-        rows = [told.rows]
-        histories = histories_of(self._history, keys, sorted(told.whole.to_pylist()))
-        rows += [bulkfold(history, ref.at) for history in histories]
+        base, over = stood
         if ref.start is not None:
-            base = VIEW_SCHEMA.empty_table()
-        return _Folded(base, (told.replaced, self._since_start(pa.concat_tables(rows))))
+            base, over = EMPTY_BASE, None
+        later = None
+        if delta.num_rows or side.num_rows:
+            later = self._later(keys, base, over, side, delta, begin)
+        if ref.start is not None:
+            return _Folded(VIEW_SCHEMA.empty_table(), later)
+        if over is None or not (over.rows.num_rows or len(over.replaced)):
+            return _Folded(base, later)
+        return _Folded(base, over if later is None else over.then(later))
+
+    def _later(
+        self,
+        keys: KeyRange,
+        base: pa.Table,
+        over: Changes | None,
+        side: pa.Table,
+        delta: pa.Table,
+        begin: Start,
+    ) -> Changes:
+        """What has changed since the start."""
+        told = settle(base, side, delta, self._ref.at, begin.at, over)
+        histories = histories_of(self._history, keys, sorted(told.whole.to_pylist()))
+        rows = [told.rows, *(bulkfold(history, self._ref.at) for history in histories)]
+        return Changes(told.replaced, self._since_start(pa.concat_tables(rows)))
 
     def _since_start(self, rows: pa.Table) -> pa.Table:
         """A slice shows of the state at its end what was created in it."""
@@ -203,7 +223,7 @@ class Resolution:
         assert self._ref.start is not None  # noqa: S101  # so says the reference's text form
         delta = self._delta.rows(keys, self._only)
         histories: Iterable[pa.Table] = [delta]
-        if self._reading.plan.checkpoint is not None:
+        if self._reading.plan.start is not None:
             side = self._side.rows(keys, self._only)
             created = pc.or_(pc.equal(delta["kind"], CREATED), pc.not_equal(delta["origin"], EVENT))
             touched = {

@@ -7,16 +7,19 @@ show."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.archive.manifest import Checkpoint
+from snapengine.archive.manifest import ArchiveFile, Start
 from snapengine.archive.planning import KeyRange, row_tail
 from snapengine.archive.row_files import RowSchema, members_of
-from snapengine.bulkfold import VIEW_SCHEMA, bulkfold
-from snapengine.deltafold import EMPTY_BASE, settle
+from snapengine.archive.schemas import GONE
+from snapengine.archive.windows import Window
+from snapengine.bulkfold import VIEW_SCHEMA
+from snapengine.changed_objects import RANGE_ROWS, ObservedChanges, Standing
+from snapengine.deltafold import Changes, put_together
 from snapengine.metadata_rows import (
     conform,
     fold_rows,
@@ -28,14 +31,11 @@ from snapengine.metadata_rows import (
     unify,
     version_ids,
 )
-from snapengine.model import CREATED, SLACK_MS, VERSION_DELETED, SnapshotRef
+from snapengine.model import CREATED, SLACK_MS, SnapshotRef
 from snapengine.observation_codec import SCHEMA
 from snapengine.ranges import Finish, Observations, Reading, Sources
-from snapengine.resolver import Resolution, histories_of
+from snapengine.resolver import Resolution
 from snapengine.row_windows import Extracted, RowTail, RowWindow, archived_rows, of_keys, refusing, row_files
-
-RANGE_ROWS = 65_536
-"""Rows of a range, more or less: they may be wide."""
 
 
 def rows_schema(members: Sequence[RowSchema], wanted: Extracted) -> pa.Schema:
@@ -101,8 +101,18 @@ class WholeFold:
         return pa.concat_tables([shown, conform(rest, self.schema)])
 
 
+class _Stood(NamedTuple):
+    """Of a range of keys what the files say that a view begins with."""
+
+    base: pa.Table | None
+    """All rows, if all are wanted."""
+    over: Changes
+    """Of the checkpoint's rows those that do not count, by a differential."""
+
+
 class ChangeFold:
-    """What a view shows otherwise than a checkpoint's files do, because of later observations or rows."""
+    """What a view shows otherwise than a checkpoint's files do, because of later observations or rows: those
+    of a differential are put together already."""
 
     def __init__(
         self,
@@ -110,43 +120,57 @@ class ChangeFold:
         sources: Sources,
         ref: SnapshotRef,
         wanted: Extracted,
-        checkpoint: Checkpoint,
+        begin: Start,
         *,
         whole: bool = False,
         rest: bool = False,
     ) -> None:
-        """`reading` begins at the checkpoint, which has the extractor's rows; `ref` is no slice. A range's
-        result has every key that changed; with `whole` also all others. `rest` as for `WholeFold`."""
+        """`reading` starts at `begin`, which has the extractor's rows; `ref` is no slice. A range's result
+        has every key that changed; with `whole` also all others. `rest` as for `WholeFold`."""
         plan, epoch = reading.plan, reading.epoch.number
-        live = checkpoint.live(wanted.extractor, full=wanted.full)
+        last = begin.last
         self._reading = reading
         self._wanted = wanted
         self._ref = ref
-        self._checkpoint = checkpoint
+        self._begin = begin
         self._whole = whole
         self._rest = rest
         self._history = reading.observations(plan.history)
         self._delta = reading.observations(plan.delta)
         self._side = reading.files_window(plan.side, SCHEMA)
-        self._later = archived_rows(reading, wanted, checkpoint.epoch, epoch)
-        self._pending = row_files(reading, checkpoint.pending(wanted.extractor, full=wanted.full), wanted)
+        self._later = archived_rows(reading, wanted, begin.epoch, epoch)
+        self._pending = row_files(reading, last.pending(wanted.extractor, full=wanted.full), wanted)
         self._tail = _tail(reading, sources, ref.bucket, wanted)
         self._earlier: RowWindow | None = None
+        live = begin.checkpoint.live(wanted.extractor, full=wanted.full)
+        changed = begin.difference.live(wanted.extractor, full=wanted.full) if begin.difference else ()
         with refusing(wanted):
-            stored = reading.reader().schema(live[0])
-        self.members = [*members_of(stored, live[0].path), *self._later.members, *_told(self._tail, wanted)]
+            stored = reading.reader().schema((*changed, *live)[0])
+        known = members_of(stored, (*changed, *live)[0].path)
+        self.members = [*known, *self._later.members, *_told(self._tail, wanted)]
         self._schema = rows_schema(self.members, wanted)
         self.schema = shown_schema(self._schema)
-        self._files = tuple(f for f in live if reading.keys.overlaps(f.min_key, f.max_key))
+        self._files, self._live = self._rows_of(live)
+        self._changed_files, self._changed = self._rows_of(changed)
+        self._gone = reading.files_window(plan.gone, GONE)
+        self._objects = Standing(reading, VIEW_SCHEMA)
+        self._observed = ObservedChanges(reading, ref.at)
+
+    def _rows_of(self, files: Sequence[ArchiveFile]) -> tuple[Sequence[ArchiveFile], Window]:
+        """Of a live set's files those that are needed, and the rows in them."""
+        inside = [f for f in files if self._reading.keys.overlaps(f.min_key, f.max_key)]
+        stored = pa.schema([])
+        if files:
+            with refusing(self._wanted):
+                stored = self._reading.reader().schema(files[0])
         columns = pa.schema([field for field in stored if field.name in self.schema.names])
-        self._live = reading.files_window(self._files, columns)
-        self._ids = reading.files_window(plan.objects, pa.schema(EMPTY_BASE.schema))
-        self._objects = reading.files_window(plan.objects, VIEW_SCHEMA)
+        return inside, self._reading.files_window(inside, columns)
 
     def ranges(self, reading: Reading) -> list[KeyRange]:
         parts = [*reading.plan.delta, *self._later.parts]
         files = [*reading.plan.side, *reading.listed(), *(f for part in parts for f in part.files)]
-        return reading.cut([*files, *(self._files if self._whole else ())], RANGE_ROWS, self._tail.bounds)
+        files += [*self._changed_files, *reading.plan.gone, *(self._files if self._whole else ())]
+        return reading.cut(files, RANGE_ROWS, self._tail.bounds)
 
     def start(self, keys: KeyRange) -> Callable[[], Finish[pa.Table]]:
         waits = [
@@ -156,11 +180,13 @@ class ChangeFold:
             self._pending.start(keys, self._schema),
         ]
         base = self._live.start(keys) if self._whole else None
+        changed, gone = self._changed.start(keys), self._gone.start(keys)
 
         def read() -> Finish[pa.Table]:
             side, delta, later, pending = (wait() for wait in waits)
-            standing = self._read_live(base) if base else None
-            return lambda: self._fold(keys, side, delta, later, pending, standing)
+            over = Changes(_whole(gone()["key"]), self._read_live(changed))
+            standing = put_together(self._read_live(base), *over) if base else None
+            return lambda: self._fold(keys, side, delta, later, pending, _Stood(standing, over))
 
         return read
 
@@ -168,13 +194,17 @@ class ChangeFold:
         with refusing(self._wanted):
             return conform(rows(), self.schema)
 
-    def _standing(self, keys: KeyRange, base: pa.Table | None, wanted: pa.Array[Any]) -> pa.Table:
-        """What the checkpoint's files have of these keys."""
-        if base is not None:
-            return of_keys(base, wanted)
-        if not len(wanted):
-            return self.schema.empty_table()
-        return self._read_live(lambda: self._live.rows(keys, sorted(wanted.to_pylist())))
+    def _standing(self, keys: KeyRange, stood: _Stood, wanted: pa.Array[Any]) -> pa.Table:
+        """What the checkpoint's files, or a differential's, have of these keys."""
+        if stood.base is not None:
+            return of_keys(stood.base, wanted)
+        over = stood.over
+        changed = of_keys(over.rows, wanted)
+        left = _without(_without(wanted, _whole(over.rows["key"])), over.replaced)
+        if not len(left):
+            return changed
+        standing = self._read_live(lambda: self._live.rows(keys, sorted(left.to_pylist())))
+        return pa.concat_tables([changed, standing])
 
     def _fold(
         self,
@@ -183,19 +213,19 @@ class ChangeFold:
         delta: pa.Table,
         later: pa.Table,
         pending: pa.Table,
-        base: pa.Table | None,
+        stood: _Stood,
     ) -> pa.Table:
         later = pa.concat_tables([later, self._tail.rows(keys, self._schema)])
-        view, replaced = self._observed(keys, side, delta)
+        replaced, view = self._observed.of(keys, side, delta)
         touched = _without(pc.unique(later["key"]), replaced)
-        told = _among(self._standing(keys, base, touched), later)
+        told = _among(self._standing(keys, stood, touched), later)
         old = view.filter(pc.invert(self._is_new(view, side)))
         as_it_was, there = self._as_it_was(keys, old, later)
         view, old = _without_keys(view, as_it_was), _without_keys(old, as_it_was)
         replaced = _without(replaced, as_it_was)
-        stood = _among(self._standing(keys, base, there), old)
-        missing = _not_among(old, stood)
-        rows = [later, _not_among(pending, missing), self._as_rows(told), self._as_rows(stood)]
+        stays = _among(self._standing(keys, stood, there), old)
+        missing = _not_among(old, stays)
+        rows = [later, _not_among(pending, missing), self._as_rows(told), self._as_rows(stays)]
         if missing.num_rows:
             rows.append(self._rows_before(keys, sorted(pc.unique(missing["key"]).to_pylist())))
         view = pa.concat_tables([view, told.select(VIEW_SCHEMA.names).cast(VIEW_SCHEMA)])
@@ -203,17 +233,24 @@ class ChangeFold:
         found = _among(pa.concat_tables(rows), view)
         if self._wanted.columns is not None and _tied(found):
             raise Tied
-        shown = join_rows(view, fold_rows(found)).cast(self.schema)
-        if base is not None:
-            gone = pa.concat_arrays([replaced, told["key"].combine_chunks()])
-            kept = base.filter(pc.invert(pc.is_in(base["key"], value_set=gone)))
-            shown = pa.concat_tables([kept, shown])
-            shown = shown.take(pc.sort_indices(shown, sort_keys=[("key", "ascending")]))
-            rest = [_not_among(fold_rows(pa.concat_tables([later, pending])), shown)] if self._rest else []
-            unknown = [unknown_yet(one, self._history, keys, self._ref.at) for one in rest]
-            return pa.concat_tables([shown, *(conform(one, self.schema) for one in unknown)])
-        absent = pa.table({"key": _without(replaced, shown["key"].combine_chunks())})
-        return pa.concat_tables([shown, conform(absent, self.schema)])
+        changes = Changes(replaced, join_rows(view, fold_rows(found)).cast(self.schema))
+        return self._with_what_stays(keys, stood, changes, [later, pending])
+
+    def _with_what_stays(
+        self, keys: KeyRange, stood: _Stood, changes: Changes, rows: Sequence[pa.Table]
+    ) -> pa.Table:
+        """A range's result; `rows` are those of versions that need not be shown."""
+        stays = stood.over.rows if stood.base is None else stood.base
+        shown = put_together(stays, *changes)
+        found = [shown]
+        if stood.base is None:
+            gone = pc.unique(pa.concat_arrays([changes.replaced, stood.over.replaced]))
+            absent = pa.table({"key": _without(gone, _whole(shown["key"]))})
+            found.append(conform(absent, self.schema))
+        if self._rest:
+            rest = _not_among(fold_rows(pa.concat_tables(rows)), shown)
+            found.append(conform(unknown_yet(rest, self._history, keys, self._ref.at), self.schema))
+        return pa.concat_tables(found)
 
     def _as_it_was(
         self, keys: KeyRange, old: pa.Table, later: pa.Table
@@ -233,21 +270,11 @@ class ChangeFold:
                 there.append(row["key"])
         return pa.array(same, pa.string()), pa.array(there, pa.string())
 
-    def _observed(self, keys: KeyRange, side: pa.Table, delta: pa.Table) -> tuple[pa.Table, pa.Array[Any]]:
-        """The objects of the keys of which the live set no longer holds because of observations, and those
-        keys."""
-        removed = pc.unique(delta.filter(pc.equal(delta["kind"], VERSION_DELETED))["key"])
-        ids = self._ids.rows(keys, sorted(removed.to_pylist())) if len(removed) else EMPTY_BASE
-        told = settle(ids, side, delta, self._ref.at, self._checkpoint.at)
-        whole = histories_of(self._history, keys, sorted(told.whole.to_pylist()))
-        objects = [told.rows, *(bulkfold(history, self._ref.at) for history in whole)]
-        return pa.concat_tables(objects), pc.unique(told.replaced)
-
     def _is_new(self, view: pa.Table, side: pa.Table) -> pa.ChunkedArray[Any]:
-        """Whether a version came to be after the checkpoint's instant, and no listing that it knows showed
-        it: its earlier rows are all pending."""
+        """Whether a version came to be after the instant at which the view begins, and no listing that is
+        known there showed it: its earlier rows are all pending."""
         listed = pc.unique(side.filter(pc.is_valid(side["listing"]))["key"])
-        later = pc.greater(view["event_time"].cast(pa.int64()), self._checkpoint.at + SLACK_MS)
+        later = pc.greater(view["event_time"].cast(pa.int64()), self._begin.at + SLACK_MS)
         told = pc.and_(pc.equal(view["time"], "event"), pc.is_valid(view["sequencer"]))
         unlisted = pc.invert(pc.is_in(view["key"], value_set=listed))
         return pc.and_(later, pc.and_(told, unlisted))
@@ -259,7 +286,7 @@ class ChangeFold:
     def _rows_before(self, keys: KeyRange, wanted: Sequence[str]) -> pa.Table:
         """Rows of versions that the live set did not show."""
         if self._earlier is None:
-            self._earlier = archived_rows(self._reading, self._wanted, 0, self._checkpoint.epoch)
+            self._earlier = archived_rows(self._reading, self._wanted, 0, self._begin.epoch)
         return self._earlier.rows(keys, self._schema, wanted)
 
 

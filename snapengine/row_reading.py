@@ -21,15 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from snapengine.archive.local_files import check_blocks, check_readable
-from snapengine.archive.manifest import Archive, ArchiveFile, Checkpoint, Segment
-from snapengine.archive.planning import Gap, KeyRange, keys_below, row_tail, tile
+from snapengine.archive.manifest import ArchiveFile, Segment, Start
+from snapengine.archive.planning import Gap, KeyRange, keys_below, newest_start, row_tail, tile
 from snapengine.archive.row_files import RowSchema, members_of
-from snapengine.archive.windows import Reader
 from snapengine.errors import ArchiveFileMissing, UsageError
 from snapengine.metadata_rows import conform, joined_schema
 from snapengine.model import Epoch, SnapshotRef
-from snapengine.ports import LogReader
-from snapengine.ranges import Fold, Reading, Sources, by_ranges
+from snapengine.ranges import Fold, Reading, Sources, Starting, by_ranges
 from snapengine.row_folding import ChangeFold, Tied, WholeFold, full_schema, rows_schema
 from snapengine.row_spool import Spool
 from snapengine.row_windows import Extracted, RowTail, refusing
@@ -154,44 +152,20 @@ def extractors_of(sources: Sources, bucket: str, epoch: Epoch) -> list[str]:
     return sorted(_known(sources, bucket, epoch))
 
 
-class _Pinned:
-    """Sources of which one checkpoint is known, and no other."""
-
-    def __init__(self, sources: Sources, checkpoint: Checkpoint) -> None:
-        self._sources = sources
-        self._checkpoint = checkpoint
-
-    @property
-    def store(self) -> LogReader:
-        return self._sources.store
-
-    def archive(self, bucket: str, *, lately: Epoch | None = None) -> Archive:
-        return replace(self._sources.archive(bucket, lately=lately), checkpoints=(self._checkpoint,))
-
-    def files(self, bucket: str) -> Reader:
-        return self._sources.files(bucket)
-
-
-def newest_with_rows(archive: Archive, at: int, epoch: int, extractor: str) -> Checkpoint | None:
-    """The newest checkpoint that a view at `at` can begin at and that has the extractor's rows."""
-    usable = [c for c in archive.checkpoints if c.at <= at and c.epoch <= epoch and extractor in c.extractors]
-    return max(usable, key=lambda c: (c.at, c.epoch), default=None)
-
-
 def _joined(sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted) -> Joined:
-    checkpoint = newest_with_rows(sources.archive(ref.bucket), ref.at, epoch.number, wanted.extractor)
+    begin = newest_start(sources.archive(ref.bucket), ref.at, epoch.number, wanted.extractor)
     members = _known(sources, ref.bucket, epoch).get(wanted.extractor, [])
     read = joined_schema(rows_schema(members, wanted))
 
     def whole() -> Iterator[pa.RecordBatch]:
         # By all columns rows are told apart that were extracted at the same instant.
-        for table in joined_ranges(sources, ref, epoch, wanted._replace(columns=None), checkpoint):
+        for table in joined_ranges(sources, ref, epoch, wanted._replace(columns=None), begin):
             # Where a range has no row at all its table has no columns of the extractor's.
             yield from conform(table, read).to_batches(max_chunksize=65_536)
 
     schema = joined_schema(full_schema(members, wanted.extractor))
     found = Joined(schema, read, (), keys_below(ref.prefix), ref.start, whole)
-    return found if checkpoint is None else _with_files(sources, ref, epoch, wanted, checkpoint, found)
+    return found if begin is None else _with_files(sources, ref, epoch, wanted, begin, found)
 
 
 def _with_files(
@@ -199,7 +173,7 @@ def _with_files(
     ref: SnapshotRef,
     epoch: Epoch,
     wanted: Extracted,
-    checkpoint: Checkpoint,
+    begin: Start,
     whole: Joined,
 ) -> Joined:
     """With the checkpoint's files; what has changed since is read by a thread."""
@@ -207,7 +181,7 @@ def _with_files(
     remove = partial(shutil.rmtree, folder, ignore_errors=True)
     try:
         reader = sources.files(ref.bucket)
-        live = checkpoint.live(wanted.extractor, full=wanted.full)
+        live = begin.checkpoint.live(wanted.extractor, full=wanted.full)
         stored = tuple(f for f in live if whole.keys.overlaps(f.min_key, f.max_key))
         with refusing(wanted):
             files = tuple(reader.local(file, folder) for file in stored)
@@ -220,7 +194,7 @@ def _with_files(
     unwanted = Event()
 
     def changed(wanted: Extracted, name: str) -> _Changed:
-        changes = _Changes(sources, ref, epoch, wanted, checkpoint, unwanted)
+        changes = _Changes(sources, ref, epoch, wanted, begin, unwanted)
         spool = changes.spooled(Spool(whole.read, folder / name), whole.read)
         return _Changed(changes.keys(), spool)
 
@@ -249,15 +223,15 @@ class _Changes:
         ref: SnapshotRef,
         epoch: Epoch,
         wanted: Extracted,
-        checkpoint: Checkpoint,
+        begin: Start,
         unwanted: Event,
     ) -> None:
-        self._sources = _Pinned(sources, checkpoint)
+        self._sources = Starting(sources, begin)
         self._unwanted = unwanted
         self._ref = ref
         self._epoch = epoch
         self._wanted = wanted
-        self._checkpoint = checkpoint
+        self._begin = begin
         self._keys: list[pa.Array[Any]] = [pa.array([], pa.string())]
 
     def spooled(self, spool: Spool, read: pa.Schema) -> Spool:
@@ -266,7 +240,7 @@ class _Changes:
         count = 0
 
         def begin(reading: Reading) -> Fold[pa.Table]:
-            self.fold = ChangeFold(reading, self._sources, view, self._wanted, self._checkpoint)
+            self.fold = ChangeFold(reading, self._sources, view, self._wanted, self._begin)
             return self.fold.start
 
         def ranges(reading: Reading) -> list[KeyRange]:
@@ -290,11 +264,11 @@ class _Changes:
 
 
 def joined_ranges(
-    sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted, checkpoint: Checkpoint | None
+    sources: Sources, ref: SnapshotRef, epoch: Epoch, wanted: Extracted, begin: Start | None
 ) -> Iterator[pa.Table]:
-    """All rows of a view or slice by `shown_schema`, range by range of keys; `checkpoint`: one to begin at
-    that has the extractor's rows, or None."""
-    for _, table in folded_ranges(sources, replace(ref, selection=""), epoch, wanted, checkpoint):
+    """All rows of a view or slice by `shown_schema`, range by range of keys; `begin`: where to, if the
+    extractor's rows are there."""
+    for _, table in folded_ranges(sources, replace(ref, selection=""), epoch, wanted, begin):
         yield _shown(table, ref)
 
 
@@ -303,28 +277,30 @@ def folded_ranges(
     ref: SnapshotRef,
     epoch: Epoch,
     wanted: Extracted,
-    checkpoint: Checkpoint | None,
+    begin: Start | None,
     *,
+    whole: bool = True,
     rest: bool = False,
 ) -> Iterator[tuple[Sequence[RowSchema], pa.Table]]:
-    """The results of `WholeFold` or `ChangeFold`, each with the schemas that there are; from a checkpoint
-    those of a slice still have what is older."""
+    """The results of `WholeFold` or `ChangeFold`, each with the schemas that there are; from a start those of
+    a slice still have what is older, and without `whole` they are what is otherwise than the checkpoint has
+    it."""
     fold: WholeFold | ChangeFold
-    asked = ref if checkpoint is None else replace(ref, start=None)
-    known = sources if checkpoint is None else _Pinned(sources, checkpoint)
+    asked = ref if begin is None else replace(ref, start=None)
+    known = sources if begin is None else Starting(sources, begin)
 
-    def begin(reading: Reading) -> Fold[pa.Table]:
+    def folding(reading: Reading) -> Fold[pa.Table]:
         nonlocal fold
-        if checkpoint is None:
+        if begin is None:
             fold = WholeFold(reading, known, asked, wanted, rest=rest)
         else:
-            fold = ChangeFold(reading, known, asked, wanted, checkpoint, whole=True, rest=rest)
+            fold = ChangeFold(reading, known, asked, wanted, begin, whole=whole, rest=rest)
         return fold.start
 
     def ranges(reading: Reading) -> list[KeyRange]:
         return fold.ranges(reading)
 
-    for table in by_ranges(known, asked, epoch, begin, ranges=ranges):
+    for table in by_ranges(known, asked, epoch, folding, ranges=ranges):
         yield fold.members, table
 
 
@@ -351,10 +327,10 @@ def _known_now(sources: Sources, bucket: str, epoch: Epoch) -> dict[str, list[Ro
     files: list[ArchiveFile] = []
     to = min(epoch.number, archive.last_epoch)
     for extractor in {f.extractor for s in archive.segments for f in s.files if f.role == "rows"}:
-        begin = [c for c in archive.checkpoints if c.epoch <= to and extractor in c.extractors]
-        newest = max(begin, key=lambda c: c.epoch, default=None)
+        begin = [start for start in archive.starts if start.epoch <= to and extractor in start.extractors]
+        newest = max(begin, key=lambda start: start.epoch, default=None)
         if newest is not None:
-            files += newest.live(extractor, full=False)[:1]
+            files += newest.last.live(extractor, full=False)[:1]
         files_of = partial(_plain_rows, extractor)
         parts = tile(archive.segments, newest.epoch if newest else 0, to, _ALL, files_of=files_of)
         files += [file for part in parts for file in part.files]

@@ -6,6 +6,7 @@
 <root>/<bucket>/histories/checkpoint=<at>_<epoch>/side-<nonce>-<n>.parquet
 <root>/<bucket>/metadata/extractor=<name>/epochs=<first>_<last>/rows-<nonce>-<n>.parquet
 <root>/<bucket>/metadata/extractor=<name>/checkpoint=<at>_<epoch>/{live,pending}-<nonce>-<n>.parquet
+<root>/<bucket>/{objects,histories,metadata/extractor=<name>}/differential=<at>_<epoch>/…  of a differential
 <root>/<bucket>/identifying/extractor=<name>/…  the same files with all columns, where any are identifying
 <root>/<bucket>/listed/<listing>/part-<n>-<nonce>.parquet  a listing that went straight to Parquet
 <root>/<bucket>/manifests/<name of the manifest>-<nonce>.json  a copy, for the day the table is lost
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from snapengine.errors import BadData, SchemaTooNew
 
@@ -27,12 +28,15 @@ FORMAT_VERSION: Final = 1
 """Of files, and of the manifests that name no rows of metadata."""
 ROWS_FORMAT_VERSION: Final = 2
 """Of manifests that do: an archiver that knows nothing of such rows would leave them out."""
+DIFFERENTIAL_FORMAT_VERSION: Final = 3
+"""Of differentials, which nobody may take for whole live sets."""
 
 Role = Literal[
     "regular",
     "irregular",
     "epochs",
     "objects",
+    "gone",
     "side",
     "rows",
     "identifying",
@@ -50,9 +54,10 @@ class ArchiveFile:
     path: str
     """Below the root, parts separated by `/`."""
     role: Role
-    """`regular` and `irregular` observations, `epochs`; a checkpoint's `objects`, or its `side` file. Of
-    metadata: a segment's `rows`; of a checkpoint the `live` set joined with its rows, and the rows that are
-    `pending`. Those with `identifying` in their name have all columns, the others lack identifying ones."""
+    """`regular` and `irregular` observations, `epochs`; a checkpoint's `objects`, or its `side` file; of a
+    differential also the keys that are `gone`. Of metadata: a segment's `rows`; of a checkpoint the `live`
+    set joined with its rows, and the rows that are `pending`. Those with `identifying` in their name have all
+    columns, the others lack identifying ones."""
     rows: int
     size: int
     """Bytes."""
@@ -164,6 +169,53 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Differential(Checkpoint):
+    """What of the live set at (`at`, `epoch`) is not as a checkpoint has it.
+
+    Its `objects` and `live` files have the keys that changed since, `gone` those of which no object stands
+    any more; what none of them names is as it was. `side` and `pending` are whole.
+    """
+
+    base: str = ""
+    """The name of that checkpoint."""
+
+    @property
+    def name(self) -> str:
+        return f"DIFFERENTIAL#{self.at:015d}_{self.epoch:012d}"
+
+    @property
+    def gone(self) -> tuple[ArchiveFile, ...]:
+        return tuple(f for f in self.files if f.role == "gone")
+
+
+class Start(NamedTuple):
+    """Where a view can begin."""
+
+    checkpoint: Checkpoint
+    """Whole."""
+    difference: Differential | None = None
+    """From that checkpoint; None where the view begins at the checkpoint itself."""
+
+    @property
+    def last(self) -> Checkpoint:
+        """Whose instant and epoch it is, whose `side` and `pending` files count."""
+        return self.difference or self.checkpoint
+
+    @property
+    def at(self) -> int:
+        return self.last.at
+
+    @property
+    def epoch(self) -> int:
+        return self.last.epoch
+
+    @property
+    def extractors(self) -> tuple[str, ...]:
+        """Those whose rows it has."""
+        return self.last.extractors
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """A listing whose observations went straight to Parquet, made visible by one entry of the log."""
 
@@ -194,7 +246,12 @@ def _of(files: tuple[ArchiveFile, ...], extractor: str, role: str, *, full: bool
 
 
 Manifest = Segment | Checkpoint | Listed
-_KINDS: dict[str, type[Any]] = {"SEGMENT": Segment, "CHECKPOINT": Checkpoint, "LISTED": Listed}
+_KINDS: dict[str, type[Any]] = {
+    "SEGMENT": Segment,
+    "CHECKPOINT": Checkpoint,
+    "DIFFERENTIAL": Differential,
+    "LISTED": Listed,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +261,25 @@ class Archive:
     segments: tuple[Segment, ...] = ()
     """By first epoch, the longest first."""
     checkpoints: tuple[Checkpoint, ...] = ()
-    """By instant, then by epoch."""
+    """By instant, then by epoch; whole ones."""
+    differentials: tuple[Differential, ...] = ()
+    """In the same order."""
     listed: tuple[Listed, ...] = ()
     retired: tuple[Manifest, ...] = ()
+
+    @property
+    def standing(self) -> tuple[Manifest, ...]:
+        """Those of which the files are needed."""
+        return (*self.segments, *self.checkpoints, *self.differentials, *self.listed)
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """Where views can begin, in no order."""
+        whole = {checkpoint.name: checkpoint for checkpoint in self.checkpoints}
+        return (
+            *(Start(checkpoint) for checkpoint in self.checkpoints),
+            *(Start(whole[one.base], one) for one in self.differentials if one.base in whole),
+        )
 
     @property
     def last_epoch(self) -> int:
@@ -219,11 +292,11 @@ def archive_of(manifests: list[Manifest]) -> Archive:
     standing = [m for m in manifests if m.retired_at is None]
     segments = [m for m in standing if isinstance(m, Segment)]
     archived = max(segments, key=lambda s: s.last).cover if segments else {}
+    points = sorted((m for m in standing if isinstance(m, Checkpoint)), key=lambda c: (c.at, c.epoch))
     return Archive(
         segments=tuple(sorted(segments, key=lambda s: (s.first, -s.last))),
-        checkpoints=tuple(
-            sorted((m for m in standing if isinstance(m, Checkpoint)), key=lambda c: (c.at, c.epoch))
-        ),
+        checkpoints=tuple(c for c in points if not isinstance(c, Differential)),
+        differentials=tuple(c for c in points if isinstance(c, Differential)),
         listed=tuple(m for m in standing if isinstance(m, Listed) and m.number > archived.get(m.stream, 0)),
         retired=tuple(m for m in manifests if m.retired_at is not None),
     )
@@ -245,6 +318,8 @@ def to_json(manifest: Manifest) -> str:
     body = _without_empty(body, "forgotten")
     if "rows_cover" in body or any(file.extractor for file in manifest.files):
         body["format"] = ROWS_FORMAT_VERSION
+    if isinstance(manifest, Differential):
+        body["format"] = DIFFERENTIAL_FORMAT_VERSION
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -256,10 +331,10 @@ def from_json(text: str) -> Manifest:
     """Raises `SchemaTooNew` for one that a newer snapengine made, `BadData` for what is none."""
     try:
         body = json.loads(text)
-        if body["format"] > ROWS_FORMAT_VERSION:
+        if body["format"] > DIFFERENTIAL_FORMAT_VERSION:
             raise SchemaTooNew(
                 f"The archive has format {body['format']}; this snapengine reads up to "
-                f"{ROWS_FORMAT_VERSION}. Upgrade it."
+                f"{DIFFERENTIAL_FORMAT_VERSION}. Upgrade it."
             )
         kind = _KINDS[body["kind"]]
         known = {f.name: body[f.name] for f in fields(kind) if f.name in body}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 
-from snapengine.archive.manifest import Archive, ArchiveFile, Checkpoint, Segment
+from snapengine.archive.manifest import Archive, ArchiveFile, Checkpoint, Segment, Start
 from snapengine.errors import LogDamaged
 from snapengine.instants import render
 from snapengine.model import SLACK_MS, Epoch
@@ -79,16 +79,20 @@ class Part:
 class Plan:
     """What resolving reads."""
 
-    checkpoint: Checkpoint | None
+    start: Start | None
+    """Where the view begins: None if with the whole history."""
     objects: tuple[ArchiveFile, ...]
     """The checkpoint's live set, as far as it is needed."""
     side: tuple[ArchiveFile, ...]
     delta: tuple[Part, ...]
-    """The epochs after the checkpoint; without one, all."""
+    """The epochs after the start; without one, all."""
     history: tuple[Part, ...]
     """All archived epochs: for keys that the delta alone cannot settle."""
     tail: Mapping[int, tuple[int, int]]
     """By stream, the log's entries `(after, to]` that no segment holds."""
+    changed: tuple[ArchiveFile, ...] = ()
+    """A differential's objects, and the keys that are gone, as far as they are needed."""
+    gone: tuple[ArchiveFile, ...] = ()
 
     @property
     def entries(self) -> int:
@@ -98,22 +102,31 @@ class Plan:
     @property
     def files(self) -> list[ArchiveFile]:
         """Those that are read in any case."""
-        return [*self.objects, *self.side, *(file for part in self.delta for file in part.files)]
+        delta = (file for part in self.delta for file in part.files)
+        return [*self.objects, *self.changed, *self.gone, *self.side, *delta]
 
     def in_words(self) -> str:
         """What it costs, for people."""
         rows = sum(f.rows for part in self.delta for f in part.files)
         log = f"{self.entries:,} log entries"
-        if self.checkpoint is None:
+        if self.start is None:
             archived = (
                 f"{rows:,} observations in {sum(len(p.files) for p in self.delta)} files and " if rows else ""
             )
             return f"No checkpoint is old enough: the whole history is read, {archived}{log}."
         live = sum(f.rows for f in self.objects)
+        checkpoint, difference = self.start
+        differential = ""
+        if difference is not None:
+            changed = sum(f.rows for f in (*self.changed, *self.gone))
+            differential = (
+                f"what of {changed:,} keys had changed by {render(difference.at)}, epoch "
+                f"{difference.epoch:,}, in {len(self.changed) + len(self.gone)} files; "
+            )
         return (
-            f"The checkpoint of {render(self.checkpoint.at)}, epoch {self.checkpoint.epoch:,}: at most "
-            f"{live:,} live objects in {len(self.objects)} files; then {rows:,} observations in "
-            f"{sum(len(p.files) for p in self.delta)} files and {log}."
+            f"The checkpoint of {render(checkpoint.at)}, epoch {checkpoint.epoch:,}: at most "
+            f"{live:,} live objects in {len(self.objects)} files; {differential}then {rows:,} "
+            f"observations in {sum(len(p.files) for p in self.delta)} files and {log}."
         )
 
 
@@ -125,27 +138,46 @@ def make_plan(
     A slice shows only what was created from `start` on: a checkpoint before that tells nothing of it, but
     where to begin. Without `base` no checkpoint is used (for all observations).
     """
-    checkpoint = (
-        _newest(archive.checkpoints, at if start is None else start - 1, epoch.number) if base else None
-    )
+    begin = newest_start(archive, at if start is None else start - 1, epoch.number) if base else None
     archived = min(epoch.number, archive.last_epoch)
     history = tile(archive.segments, 0, archived, keys)
     delta = history
-    if checkpoint is not None:
-        delta = tile(archive.segments, checkpoint.epoch, archived, keys, until=at)
+    if begin is not None:
+        delta = tile(archive.segments, begin.epoch, archived, keys, until=at)
+    shown = begin if start is None else None
+    difference = shown.difference if shown else None
     return Plan(
-        checkpoint=checkpoint,
-        objects=_overlapping(checkpoint.objects, keys) if checkpoint and start is None else (),
-        side=_overlapping(checkpoint.side, keys) if checkpoint else (),
+        start=begin,
+        objects=_overlapping(shown.checkpoint.objects, keys) if shown else (),
+        side=_overlapping(begin.last.side, keys) if begin else (),
         delta=delta,
         history=history,
         tail=_tail(archive, epoch),
+        changed=_overlapping(difference.objects, keys) if difference else (),
+        gone=_overlapping(difference.gone, keys) if difference else (),
     )
 
 
-def _newest(checkpoints: Iterable[Checkpoint], at: int, epoch: int) -> Checkpoint | None:
-    usable = [c for c in checkpoints if c.at <= at and c.epoch <= epoch]
-    return max(usable, key=lambda c: (c.at, c.epoch), default=None)
+def starting_only(archive: Archive, start: Start) -> Archive:
+    """The same where views can begin nowhere else."""
+    difference = () if start.difference is None else (start.difference,)
+    return replace(archive, checkpoints=(start.checkpoint,), differentials=difference)
+
+
+def newest_start(
+    archive: Archive, at: int, epoch: int, extractor: str | None = None, *, of: Checkpoint | None = None
+) -> Start | None:
+    """The newest that a view at `at` can begin at, as `epoch` knows it: of those that have the extractor's
+    rows, and of those with that checkpoint."""
+    usable = [
+        start
+        for start in archive.starts
+        if start.at <= at
+        and start.epoch <= epoch
+        and (extractor is None or extractor in start.extractors)
+        and (of is None or of.name == start.checkpoint.name)
+    ]
+    return max(usable, key=lambda start: (start.at, start.epoch), default=None)
 
 
 def tile(

@@ -27,6 +27,9 @@ EPOCHS = pa.schema(_FIELDS)
 """Of `epochs` files: what the table's items hold, to restore them from; cover, watermarks and rows are JSON.
 `rows` is null, or the column missing, where an epoch covers no rows of metadata."""
 
+GONE = pa.schema([pa.field("key", pa.string(), nullable=False)])
+"""Of a differential's keys that are gone, in order; its other files have the columns of a checkpoint's."""
+
 OBSERVATION_ROWS = 1_048_576
 """The most rows of a file of observations."""
 OBJECT_ROWS = 1_048_576

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from snapengine.archive.manifest import ArchiveFile, Manifest
+from snapengine.archive.manifest import ArchiveFile
 from snapengine.archiving.runs import check_runs
 from snapengine.archiving.selections import check_selections
 from snapengine.archiving.tools import ArchiveTools
@@ -76,5 +76,4 @@ def check_archive(
 
 def _files(tools: ArchiveTools, bucket: str) -> list[ArchiveFile]:
     archive = tools.archive(bucket)
-    standing: tuple[Manifest, ...] = (*archive.segments, *archive.checkpoints, *archive.listed)
-    return [file for manifest in standing for file in manifest.files]
+    return [file for manifest in archive.standing for file in manifest.files]

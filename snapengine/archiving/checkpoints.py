@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.archive.manifest import Checkpoint
+from snapengine.archive.manifest import ArchiveFile, Checkpoint, Differential, Role
 from snapengine.archive.planning import KeyRange, changed_between
 from snapengine.archive.roots import Root
-from snapengine.archive.schemas import OBJECT_ROWS, OBSERVATION_ROWS
+from snapengine.archive.schemas import GONE, OBJECT_ROWS, OBSERVATION_ROWS
 from snapengine.archiving import paths
 from snapengine.archiving.live_rows import live_files
 from snapengine.archiving.policy import SETTLED_MS
-from snapengine.archiving.publishing import publish, retire, write_sorted
+from snapengine.archiving.publishing import Series, publish, retire
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.bulkfold import VIEW_SCHEMA
+from snapengine.changed_objects import differences
 from snapengine.errors import ArchiveDamaged, UsageError
 from snapengine.instants import render
 from snapengine.model import Epoch, SnapshotRef
@@ -55,54 +58,129 @@ def make_checkpoint(
     config = tools.store.config(bucket)
     if epoch is None or config is None or epoch.watermarks.baseline_ended is None:
         return None
+    instant = _instant(epoch, at)
+    made = Checkpoint(instant, epoch.number, (), tools.clock())
+    if any(c.name == made.name for c in archive.checkpoints):
+        return next(c for c in archive.checkpoints if c.name == made.name)
+    ref = SnapshotRef(bucket, "", instant, epoch.number)  # what is watched may change
+    return _Making(tools, root, ref, epoch, renew).publish(made)
+
+
+async def differential(
+    tools: ArchiveTools,
+    root: Root,
+    bucket: str,
+    *,
+    at: int | None = None,
+    renew: Callable[[], None] = lambda: None,
+) -> Differential | None:
+    """Make a differential from the newest checkpoint, at the last archived epoch; `at` and `renew` as for a
+    checkpoint. None where none can be made: there is no checkpoint before that, or there is the same already,
+    or another made it meanwhile."""
+    return await asyncio.to_thread(make_differential, tools, root, bucket, at, renew)
+
+
+def make_differential(
+    tools: ArchiveTools, root: Root, bucket: str, at: int | None, renew: Callable[[], None]
+) -> Differential | None:
+    archive = tools.archive(bucket)
+    epoch = tools.store.epoch(bucket, archive.last_epoch) if archive.last_epoch else None
+    if epoch is None:
+        return None
+    instant = _instant(epoch, at)
+    base = max(
+        (c for c in archive.checkpoints if c.at <= instant and c.epoch <= epoch.number),
+        key=lambda c: (c.at, c.epoch),
+        default=None,
+    )
+    if base is None or (base.at, base.epoch) == (instant, epoch.number):
+        return None
+    made = Differential(instant, epoch.number, (), tools.clock(), base=base.name)
+    if any(one.name == made.name for one in archive.differentials):
+        return None
+    ref = SnapshotRef(bucket, "", instant, epoch.number)
+    return _Making(tools, root, ref, epoch, renew, base).publish(made)
+
+
+def _instant(epoch: Epoch, at: int | None) -> int:
     instant = epoch.time - SETTLED_MS if at is None else at
     if instant > epoch.time:
         raise UsageError(
             f"A checkpoint at {render(instant)} would be later than the last archived epoch, of "
             f"{render(epoch.time)}."
         )
-    made = Checkpoint(instant, epoch.number, (), tools.clock())
-    if any(c.name == made.name for c in archive.checkpoints):
-        return next(c for c in archive.checkpoints if c.name == made.name)
-    ref = SnapshotRef(bucket, "", instant, epoch.number)  # what is watched may change
-    place = (bucket, instant, epoch.number)
+    return instant
 
-    def kept(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for table in tables:
-            renew()
-            yield table
 
-    objects = write_sorted(
-        root,
-        f"{paths.objects(*place)}/part",
-        "objects",
-        VIEW_SCHEMA,
-        ("key",),
-        kept(resolve_ranges(tools, ref, epoch)),
-        OBJECT_ROWS,
-    )
-    side = write_sorted(
-        root,
-        f"{paths.histories(*place)}/side",
-        "side",
-        SCHEMA,
-        ("key", "event_time"),
-        kept(_later_histories(tools, ref, epoch)),
-        OBSERVATION_ROWS,
-    )
-    rows = live_files(tools, root, ref, epoch, renew)
-    made = replace(made, files=(*objects, *side, *rows))
-    for file in made.files:
-        renew()
-        tools.reader(root.url).check(file)
-    renew()  # who was thought dead may find the files swept
-    return made if publish(root, tools.store, bucket, made) else None
+P = TypeVar("P", bound=Checkpoint)
+
+
+class _Making:
+    """The files of a checkpoint, or of what is otherwise than in one."""
+
+    def __init__(
+        self,
+        tools: ArchiveTools,
+        root: Root,
+        ref: SnapshotRef,
+        epoch: Epoch,
+        renew: Callable[[], None],
+        base: Checkpoint | None = None,
+    ) -> None:
+        self._tools = tools
+        self._root = root
+        self._ref = ref
+        self._epoch = epoch
+        self._renew = renew
+        self._base = base
+        self._point = paths.Point(ref.bucket, ref.at, epoch.number, base is not None)
+
+    def publish(self, point: P) -> P | None:
+        """None if another made it meanwhile."""
+        objects = self._objects() if self._base is None else self._differences(self._base)
+        side = self._sorted("side", SCHEMA, _later_histories(self._tools, self._ref, self._epoch))
+        rows = live_files(self._tools, self._root, self._ref, self._epoch, self._renew, self._base)
+        made = replace(point, files=(*objects, *side, *rows))
+        for file in made.files:
+            self._renew()
+            self._tools.reader(self._root.url).check(file)
+        self._renew()  # who was thought dead may find the files swept
+        return made if publish(self._root, self._tools.store, self._ref.bucket, made) else None
+
+    def _objects(self) -> list[ArchiveFile]:
+        return self._sorted("objects", VIEW_SCHEMA, resolve_ranges(self._tools, self._ref, self._epoch))
+
+    def _differences(self, base: Checkpoint) -> list[ArchiveFile]:
+        with ExitStack() as stack:
+            objects = stack.enter_context(self._series("objects", VIEW_SCHEMA))
+            gone = stack.enter_context(self._series("gone", GONE))
+            for changes in differences(self._tools, self._ref, self._epoch, base):
+                self._renew()
+                objects.write(changes.rows)
+                stands = pc.is_in(changes.replaced, value_set=changes.rows["key"].combine_chunks())
+                gone.write(pa.table([changes.replaced.filter(pc.invert(stands))], schema=GONE))
+            return [*objects.close(), *gone.close()]
+
+    def _sorted(self, role: Role, schema: pa.Schema, tables: Iterable[pa.Table]) -> list[ArchiveFile]:
+        with self._series(role, schema) as series:
+            for table in tables:
+                self._renew()
+                series.write(table)
+            return series.close()
+
+    def _series(self, role: Role, schema: pa.Schema) -> Series:
+        if role == "side":
+            stem = f"{paths.histories(self._point)}/side"
+            return Series(self._root, stem, role, schema, ("key", "event_time"), OBSERVATION_ROWS)
+        stem = f"{paths.objects(self._point)}/{'part' if role == 'objects' else role}"
+        return Series(self._root, stem, role, schema, ("key",), OBJECT_ROWS)
 
 
 def drop_damaged(tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[], None]) -> list[Checkpoint]:
-    """Retire the checkpoints of which a file is not as it was written; which those were."""
+    """Retire the checkpoints and differentials of which a file is not as it was written; which those were."""
     dropped: list[Checkpoint] = []
-    for standing in tools.archive(bucket).checkpoints:
+    archive = tools.archive(bucket)
+    for standing in (*archive.checkpoints, *archive.differentials):
         try:
             for file in standing.files:
                 renew()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Kind = Literal["segment", "checkpoint", "listing", "manifest", "selection"]
 
@@ -12,7 +12,8 @@ _KINDS: Final[dict[Kind, re.Pattern[str]]] = {
         r"(observations|epochs|(metadata|identifying)/extractor=[^/]+)/epochs=[0-9]+_[0-9]+/[^/]+"
     ),
     "checkpoint": re.compile(
-        r"(objects|histories|(metadata|identifying)/extractor=[^/]+)/checkpoint=-?[0-9]+_[0-9]+/[^/]+"
+        r"(objects|histories|(metadata|identifying)/extractor=[^/]+)/"
+        r"(checkpoint|differential)=-?[0-9]+_[0-9]+/[^/]+"
     ),
     "listing": re.compile(r"listed/[^/]+/[^/]+"),
     "manifest": re.compile(r"manifests/[^/]+"),
@@ -30,14 +31,27 @@ def epochs(bucket: str, first: int, last: int) -> str:
     return f"{bucket}/epochs/epochs={first}_{last}"
 
 
-def objects(bucket: str, at: int, epoch: int) -> str:
+class Point(NamedTuple):
+    """Of which live set; or of which differences."""
+
+    bucket: str
+    at: int
+    epoch: int
+    differential: bool = False
+
+    @property
+    def folder(self) -> str:
+        return f"{'differential' if self.differential else 'checkpoint'}={self.at}_{self.epoch}"
+
+
+def objects(point: Point) -> str:
     """The folder of a checkpoint's live set."""
-    return f"{bucket}/objects/checkpoint={at}_{epoch}"
+    return f"{point.bucket}/objects/{point.folder}"
 
 
-def histories(bucket: str, at: int, epoch: int) -> str:
+def histories(point: Point) -> str:
     """The folder of a checkpoint's side files."""
-    return f"{bucket}/histories/checkpoint={at}_{epoch}"
+    return f"{point.bucket}/histories/{point.folder}"
 
 
 def rows(bucket: str, extractor: str, first: int, last: int, *, identifying: bool) -> str:
@@ -45,9 +59,9 @@ def rows(bucket: str, extractor: str, first: int, last: int, *, identifying: boo
     return f"{_of_extractor(bucket, extractor, identifying)}/epochs={first}_{last}"
 
 
-def live(bucket: str, extractor: str, at: int, epoch: int, *, identifying: bool) -> str:
+def live(point: Point, extractor: str, *, identifying: bool) -> str:
     """The folder of a checkpoint's objects with their rows."""
-    return f"{_of_extractor(bucket, extractor, identifying)}/checkpoint={at}_{epoch}"
+    return f"{_of_extractor(point.bucket, extractor, identifying)}/{point.folder}"
 
 
 def _of_extractor(bucket: str, extractor: str, identifying: bool) -> str:

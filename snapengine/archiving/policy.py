@@ -1,4 +1,4 @@
-"""PURE: when a checkpoint is due, which ones are thinned out, and which segments are put together."""
+"""PURE: when checkpoints and differentials are due, and which; which segments are put together."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from snapengine.archive.manifest import Archive, Checkpoint, Segment
+from snapengine.archive.manifest import Archive, Checkpoint, Differential, Segment
 
 SHARE = 0.2
 """Of the last checkpoint's rows: when more was observed since, another is due."""
 LEAST = 20_000
-"""Observations for which no checkpoint is made, however small the bucket is."""
+"""Observations for which no checkpoint is made, and no differential, however small the bucket is."""
 SETTLED_MS = 300_000
 """So long before its epoch is a checkpoint's instant: few keys have a fact that is later."""
 MOST_ROWS = 64_000_000
@@ -26,14 +26,35 @@ def checkpoint_due(archive: Archive) -> bool:
     """Whether so much was archived since the newest checkpoint, observations or rows of metadata, that views
     of now would cost a share of the bucket beside it."""
     newest = max(archive.checkpoints, key=lambda c: c.epoch, default=None)
-    after = newest.epoch if newest else 0
+    return _since(archive, newest.epoch if newest else 0) > max(LEAST, SHARE * (newest.rows if newest else 0))
+
+
+def differential_due(archive: Archive) -> bool:
+    """Whether so much was archived since the newest checkpoint that a differential would spare views a lot,
+    and twice as much as when the last one was made: all that are made cost about what two of the last do."""
+    newest = max(archive.checkpoints, key=lambda c: c.epoch, default=None)
+    if newest is None:
+        return False
+    last = max((d.epoch for d in archive.differentials if d.base == newest.name), default=newest.epoch)
+    since = _since(archive, last)
+    return since > LEAST and 2 * since >= _since(archive, newest.epoch)
+
+
+def useless(archive: Archive) -> list[Differential]:
+    """The differentials of which the checkpoint does not stand any more."""
+    names = {checkpoint.name for checkpoint in archive.checkpoints}
+    return [one for one in archive.differentials if one.base not in names]
+
+
+def _since(archive: Archive, epoch: int) -> float:
+    """Observations of later epochs, or rows of metadata, whichever are more: about so many."""
     observations = rows = 0.0
     for s in archive.segments:
-        if s.last > after:
-            share = (s.last - max(after, s.first - 1)) / (s.last - s.first + 1)  # of one put together
+        if s.last > epoch:
+            share = (s.last - max(epoch, s.first - 1)) / (s.last - s.first + 1)  # of one put together
             observations += s.rows * share
             rows += s.metadata_rows * share
-    return max(observations, rows) > max(LEAST, SHARE * (newest.rows if newest else 0))
+    return max(observations, rows)
 
 
 def thinned(checkpoints: Iterable[Checkpoint], now: int) -> list[Checkpoint]:

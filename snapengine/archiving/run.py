@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from snapengine.archive.manifest import Checkpoint, Segment
 from snapengine.archive.roots import Root
-from snapengine.archiving.checkpoints import checkpoint, drop_damaged
+from snapengine.archiving.checkpoints import checkpoint, differential, drop_damaged
 from snapengine.archiving.compaction import compact
 from snapengine.archiving.forget import finish_forgetting
 from snapengine.archiving.leasing import Renew, at_work
 from snapengine.archiving.letting_go import LetGo, let_go, mark_what_left
 from snapengine.archiving.making import Show
-from snapengine.archiving.policy import checkpoint_due, thinned
+from snapengine.archiving.policy import checkpoint_due, differential_due, thinned, useless
 from snapengine.archiving.publishing import put_back_copies, retire
 from snapengine.archiving.registry import claim, keep_registry
 from snapengine.archiving.runs import archive_runs
@@ -195,20 +195,23 @@ def _remember_days(tools: ArchiveTools, bucket: str, keep_days: int | None) -> N
 async def _checkpoint(
     tools: ArchiveTools, root: Root, bucket: str, renew: Renew, *, now: bool
 ) -> Checkpoint | None:
-    """The one that was made, if any; older ones are thinned out."""
+    """The one that was made, or a differential, if any; older ones are thinned out."""
     before = await asyncio.to_thread(tools.archive, bucket)
-    made = None
-    if now or checkpoint_due(before):
+    make = checkpoint if now or checkpoint_due(before) else differential if differential_due(before) else None
+    made: Checkpoint | None = None
+    if make is not None:
         try:
-            made = await checkpoint(tools, root, bucket, renew=renew)
+            made = await make(tools, root, bucket, renew=renew)
         except ArchiveDamaged:  # perhaps of one that it began at: segments tell all that a checkpoint does
             if not await asyncio.to_thread(drop_damaged, tools, root, bucket, renew):
                 raise
-            made = await checkpoint(tools, root, bucket, renew=renew)
+            made = await make(tools, root, bucket, renew=renew)
     after = await asyncio.to_thread(tools.archive, bucket)
     for old in thinned(after.checkpoints, tools.clock()):
         await asyncio.to_thread(retire, tools.store, bucket, old, tools.clock())
-    known = {one.name for one in before.checkpoints}
+    for one in useless(await asyncio.to_thread(tools.archive, bucket)):
+        await asyncio.to_thread(retire, tools.store, bucket, one, tools.clock())
+    known = {one.name for one in (*before.checkpoints, *before.differentials)}
     return made if made is not None and made.name not in known else None
 
 

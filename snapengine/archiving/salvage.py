@@ -22,8 +22,9 @@ _AT_ONCE: Final = 8
 _SEGMENT: Final = re.compile(r"manifests/segment-[0-9]{1,18}_([0-9]{1,18})-[^/]*")
 _EPOCH: Final = re.compile(
     r"(?:(?:observations|epochs|(?:metadata|identifying)/extractor=[^/]+)/epochs=[0-9]{1,18}_"
-    r"|manifests/checkpoint--?[0-9]{1,18}_"
-    r"|(?:objects|histories|(?:metadata|identifying)/extractor=[^/]+)/checkpoint=-?[0-9]{1,18}_)"
+    r"|manifests/(?:checkpoint|differential)--?[0-9]{1,18}_"
+    r"|(?:objects|histories|(?:metadata|identifying)/extractor=[^/]+)/(?:checkpoint|differential)="
+    r"-?[0-9]{1,18}_)"
     r"([0-9]{1,18})[-/].*"
 )
 

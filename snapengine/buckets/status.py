@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from snapengine.archive.manifest import Manifest
 from snapengine.buckets.advice import warnings_for
 from snapengine.buckets.facts import BucketFacts, extracts, rule_stands
 from snapengine.buckets.plan import drift, not_assured
@@ -259,8 +258,7 @@ def _archive(engine: Tools, config: BucketConfig) -> ArchiveStatus | None:
         return None
     archive = engine.archive(config.bucket)
     last = max(archive.segments, key=lambda s: s.last, default=None)
-    standing: tuple[Manifest, ...] = (*archive.segments, *archive.checkpoints, *archive.listed)
-    files = [file for manifest in standing for file in manifest.files]
+    files = [file for manifest in archive.standing for file in manifest.files]
     return ArchiveStatus(
         root=config.archive,
         epoch=last.last if last else 0,

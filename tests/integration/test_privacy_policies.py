@@ -100,17 +100,17 @@ def test_the_archive_is_open_but_for_the_identifying_prefix(bucket: str, extract
     def arn(folder: str) -> str:
         return f"arn:aws:s3:::{ARCHIVE}/snapengine/{folder}/part-00000.parquet"
 
+    points = [paths.Point(bucket, 1, 2, differential) for differential in (False, True)]
     hidden = [
         arn(paths.rows(bucket, extractor, 1, 2, identifying=True)),
-        arn(paths.live(bucket, extractor, 1, 2, identifying=True)),
+        *(arn(paths.live(point, extractor, identifying=True)) for point in points),
     ]
     shown = [
         arn(paths.rows(bucket, extractor, 1, 2, identifying=False)),
-        arn(paths.live(bucket, extractor, 1, 2, identifying=False)),
+        *(arn(paths.live(point, extractor, identifying=False)) for point in points),
         arn(paths.observations(bucket, 1, 2)),
         arn(paths.epochs(bucket, 1, 2)),
-        arn(paths.objects(bucket, 1, 2)),
-        arn(paths.histories(bucket, 1, 2)),
+        *(arn(folder(point)) for point in points for folder in (paths.objects, paths.histories)),
     ]
     for role in ("reader", "denied"):
         assert not any(may(role, "s3:GetObject", one) for one in hidden)

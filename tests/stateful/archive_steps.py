@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from snapengine import Engine, Settings
-from snapengine.archive.manifest import ArchiveFile, Segment, files_from_payload
+from snapengine.archive.manifest import ArchiveFile, Checkpoint, Segment, files_from_payload
 from snapengine.archive.reading import ArchiveReader
 from snapengine.archive.roots import Root, Stored
-from snapengine.archiving.checkpoints import make_checkpoint
+from snapengine.archiving.checkpoints import make_checkpoint, make_differential
 from snapengine.archiving.compaction import put_together
 from snapengine.archiving.letting_go import let_go
 from snapengine.archiving.publishing import publish, retire, write_sorted
@@ -94,21 +94,28 @@ class Archiver:
 
     def checkpoint(self, instants: Sequence[int], pick: int) -> bool:
         """At any instant up to the last archived epoch's."""
+        return self._make(make_checkpoint, instants, pick)
+
+    def differential(self, instants: Sequence[int], pick: int) -> bool:
+        """The same, from a checkpoint before it."""
+        return self._make(make_differential, instants, pick)
+
+    def _make(self, make: Callable[..., Checkpoint | None], instants: Sequence[int], pick: int) -> bool:
         last = self._last()
         usable = [at for at in instants if last is not None and at <= last.last_time]
         if not usable:
             return False
         at = usable[pick % len(usable)]
-        made = make_checkpoint(self._engine, self._engine.memory, self._site.bucket, at, lambda: None)
-        return made is not None
+        return make(self._engine, self._engine.memory, self._site.bucket, at, lambda: None) is not None
 
     @property
     def checkpoints(self) -> int:
         return len(self._engine.archive(self._site.bucket).checkpoints)
 
     def drop_checkpoint(self, pick: int) -> bool:
-        """As they are thinned out."""
-        standing = self._engine.archive(self._site.bucket).checkpoints
+        """As they are thinned out; or a differential."""
+        archive = self._engine.archive(self._site.bucket)
+        standing = (*archive.checkpoints, *archive.differentials)
         if not standing:
             return False
         one = standing[pick % len(standing)]

@@ -38,8 +38,26 @@ class ArchivedHistory(History):
 
     def _make_checkpoint(self, pick: int) -> None:
         """At any instant, or at one of the last."""
-        instants = self.checks.instants()[-8:] if pick % 3 else self.checks.instants()
-        self.checks.held["checkpoints"] += self.archiver.checkpoint(instants, pick // 3)
+        self.checks.held["checkpoints"] += self.archiver.checkpoint(self._instants(pick), pick // 3)
+
+    def _make_differential(self, pick: int) -> None:
+        self.checks.held["differentials"] += self.archiver.differential(self._instants(pick), pick // 3)
+
+    def _instants(self, pick: int) -> list[int]:
+        return self.checks.instants()[-8:] if pick % 3 else self.checks.instants()
+
+    @precondition(lambda self: self.archiver.checkpoints)
+    @step(some=st.lists(burst | deeds, max_size=3), pick=many, wait=st.sampled_from([0, 61_000]))
+    def a_differential_is_made(self, some: list[list[Deed]], pick: int, wait: int) -> None:
+        """Of what happened since a checkpoint, or since another differential."""
+        for each in some:
+            self._do_all(each, "take and cut")
+        self.archiver.archive(1000)
+        self._make_differential(pick)
+        self.bucket.now += wait
+        self.checks.resolve_again(pick)
+        for at in {self.bucket.now, *self.checks.instants()[-1 - pick % 7 :: -3][:2]}:
+            self.checks.take_view_at(at, len(self.checks.epochs))
 
     @precondition(lambda self: self.archiver.checkpoints)
     @step(some=st.lists(burst | deeds, min_size=1, max_size=3), cut=st.booleans(), pick=many)
@@ -56,7 +74,7 @@ class ArchivedHistory(History):
     @precondition(lambda self: self.archiver.checkpoints)
     @step(pick=many)
     def a_checkpoint_is_dropped(self, pick: int) -> None:
-        if pick % 3 == 0:
+        if pick % 4:
             self.checks.held["dropped checkpoints"] += self.archiver.drop_checkpoint(pick)
 
     @precondition(lambda self: self._archived > 1)

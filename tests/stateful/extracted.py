@@ -110,7 +110,10 @@ class ExtractedHistory(ArchivedHistory):
         self._append(kind, before, 0, pick)
         self._cut()
         self.archiver.archive(1000)
-        self._make_checkpoint(pick)
+        if self.archiver.checkpoints and pick % 5 < 3:
+            self._make_differential(pick)
+        else:
+            self._make_checkpoint(pick)
         self.bucket.now += wait
         self._do_all(some, then)
         if after:

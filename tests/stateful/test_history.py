@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from moto.server import ThreadedMotoServer
 
-from snapengine import ranges, resolver
+from snapengine import changed_objects, ranges, resolver
 from snapengine.archive import reading, writing
 from snapengine.archiving import checkpoints, compaction, making
 from tests.servers import Endpoint
@@ -78,6 +78,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
         (ranges, "ROWS_AT_ONCE", 4),
         (ranges, "GROUP_ROWS", 2),
         (resolver, "_HISTORIES_AT_ONCE", 1),
+        (changed_objects, "RANGE_ROWS", 4),
         (writing, "ROW_GROUP_ROWS", 2),
         (making, "OBSERVATION_ROWS", 5),
         (making, "RANGE_ROWS", 4),
@@ -97,7 +98,7 @@ def test_on_sqlite_with_an_archive(record_property: Report) -> None:
         tally, held = play(backend, 3000 if LONG else 240, kind=ArchivedHistory)
     say(record_property, tally, held)
     assert tally.total() >= (70_000 if LONG else 4_000)
-    for work in ("checkpoints", "dropped checkpoints", "compactions", "let go"):
+    for work in ("checkpoints", "differentials", "dropped checkpoints", "compactions", "let go"):
         assert held[work] >= 20, held
 
 
@@ -134,5 +135,5 @@ def test_on_dynamodb_local_with_an_archive(dynamodb_local_server: Endpoint, reco
         tally, held = play(backend, 200 if LONG else 12, kind=LettingGoHistory)
     say(record_property, tally, held)
     assert tally.total() >= (4_000 if LONG else 250)
-    for work in ("checkpoints", "compactions", "let go"):
+    for work in ("checkpoints", "differentials", "compactions", "let go"):
         assert held[work] >= 1, held

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snapengine import ranges, resolver, row_folding, row_spool
+from snapengine import changed_objects, ranges, resolver, row_folding, row_spool
 from snapengine.archive import reading, writing
 from snapengine.archiving import (
     checkpoints,
@@ -33,6 +33,7 @@ def small_files() -> Iterator[None]:
             (ranges, "GROUP_ROWS", 2),
             (resolver, "_HISTORIES_AT_ONCE", 1),
             (row_folding, "RANGE_ROWS", 2),
+            (changed_objects, "RANGE_ROWS", 2),
             (row_making, "RANGE_ROWS", 2),
             (row_merging, "RANGE_ROWS", 2),
             (row_merging, "ROW_GROUP_ROWS", 2),

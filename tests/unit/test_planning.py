@@ -80,8 +80,8 @@ ARCHIVE = archive_of(
 
 def test_a_view_of_now_reads_the_newest_checkpoint_and_what_came_after_it() -> None:
     plan = make_plan(ARCHIVE, epoch(103), 103 * HOUR, ALL)
-    assert plan.checkpoint is not None
-    assert plan.checkpoint.epoch == 90
+    assert plan.start is not None
+    assert plan.start.epoch == 90
     assert (len(plan.objects), len(plan.side)) == (3, 1)
     assert [(part.after, part.to) for part in plan.delta] == [(n, n + 1) for n in range(90, 100)]
     assert sum(len(part.files) for part in plan.delta) == 20
@@ -92,8 +92,8 @@ def test_a_view_of_now_reads_the_newest_checkpoint_and_what_came_after_it() -> N
 
 def test_a_view_of_a_past_instant_skips_files_that_tell_only_of_later_ones() -> None:
     plan = make_plan(ARCHIVE, epoch(100), 60 * HOUR, ALL)
-    assert plan.checkpoint is not None
-    assert plan.checkpoint.epoch == 50
+    assert plan.start is not None
+    assert plan.start.epoch == 50
     read = [f.role for part in plan.delta for f in part.files]
     assert (read.count("regular"), read.count("irregular")) == (10, 50)
     assert plan.entries == 0
@@ -106,14 +106,14 @@ def test_what_a_key_is_folded_from_whole_is_never_skipped() -> None:
 
 def test_an_early_epoch_never_sees_a_later_checkpoint() -> None:
     plan = make_plan(ARCHIVE, epoch(89), 200 * HOUR, ALL)
-    assert plan.checkpoint is not None
-    assert plan.checkpoint.epoch == 50
+    assert plan.start is not None
+    assert plan.start.epoch == 50
     assert plan.tail == {}
 
 
 def test_without_a_checkpoint_the_whole_history_is_read_and_the_plan_says_so() -> None:
     plan = make_plan(ARCHIVE, epoch(49), 49 * HOUR, ALL)
-    assert plan.checkpoint is None
+    assert plan.start is None
     assert plan.delta == plan.history
     assert sum(len(part.files) for part in plan.delta) == 98
     assert "whole history" in plan.in_words()
@@ -130,8 +130,8 @@ def test_a_prefix_reads_only_the_files_that_can_hold_it() -> None:
 
 def test_a_slice_reads_what_came_after_the_last_checkpoint_before_it_and_no_live_set() -> None:
     plan = make_plan(ARCHIVE, epoch(100), 95 * HOUR, ALL, start=55 * HOUR)
-    assert plan.checkpoint is not None
-    assert plan.checkpoint.epoch == 50
+    assert plan.start is not None
+    assert plan.start.epoch == 50
     assert plan.objects == ()
     assert len(plan.side) == 1
     assert [f.role for part in plan.delta for f in part.files].count("regular") == 45
@@ -250,8 +250,8 @@ def test_a_manifest_comes_back_from_its_text(manifest: Manifest) -> None:
 
 def test_a_newer_archive_is_refused_and_a_later_addition_to_ours_is_passed_over() -> None:
     text = to_json(segment(1, 2))
-    with pytest.raises(SchemaTooNew, match="format 3"):
-        from_json(text.replace('"format":1', '"format":3'))
+    with pytest.raises(SchemaTooNew, match="format 4"):
+        from_json(text.replace('"format":1', '"format":4'))
     assert from_json(text.replace('"rows":', '"color":"blue","rows":')) == segment(1, 2)
 
 
