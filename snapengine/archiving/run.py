@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from snapengine.archive.manifest import Checkpoint, Segment
+from snapengine.archive.manifest import Checkpoint, Differential, Segment
 from snapengine.archive.roots import Root
 from snapengine.archiving.checkpoints import checkpoint, differential, drop_damaged
 from snapengine.archiving.compaction import compact
@@ -62,6 +62,8 @@ class ArchiveReport:
     """Narrowed views that were copied."""
     rows: int = 0
     """Of metadata, in the segments made."""
+    differential: int | None = None
+    """The instant of the differential made."""
 
 
 async def archive_bucket(
@@ -256,7 +258,7 @@ def _report(
         segments=len(made),
         observations=sum(s.rows for s in made),
         bytes=sum(f.size for manifest in new for f in manifest.files),
-        checkpoint=point.at if point else None,
+        checkpoint=point.at if point and not isinstance(point, Differential) else None,
         compacted=len(longer),
         let_go=gone.observations,
         stubs=gone.stubs,
@@ -264,4 +266,5 @@ def _report(
         swept_bytes=swept.bytes,
         selections=narrowed,
         rows=sum(s.metadata_rows for s in made),
+        differential=point.at if isinstance(point, Differential) else None,
     )
