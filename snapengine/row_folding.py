@@ -200,7 +200,8 @@ class ChangeFold:
             return of_keys(stood.base, wanted)
         over = stood.over
         changed = of_keys(over.rows, wanted)
-        left = _without(_without(wanted, _whole(over.rows["key"])), over.replaced)
+        gone = over.replaced.filter(pc.is_in(over.replaced, value_set=wanted))
+        left = _without(_without(wanted, _whole(changed["key"])), gone)
         if not len(left):
             return changed
         standing = self._read_live(lambda: self._live.rows(keys, sorted(left.to_pylist())))
@@ -245,7 +246,7 @@ class ChangeFold:
         found = [shown]
         if stood.base is None:
             gone = pc.unique(pa.concat_arrays([changes.replaced, stood.over.replaced]))
-            absent = pa.table({"key": _without(gone, _whole(shown["key"]))})
+            absent = pa.table({"key": _without(gone, _whole(changes.rows["key"]))})
             found.append(conform(absent, self.schema))
         if self._rest:
             rest = _not_among(fold_rows(pa.concat_tables(rows)), shown)
