@@ -34,7 +34,7 @@ class Changes(NamedTuple):
     replaced: pa.Array
     """Keys of which its rows do not count; those of the rows below need not be among them."""
     rows: pa.Table
-    """`VIEW_SCHEMA`, or some of its columns: those that count instead, in no order."""
+    """Those that count instead, by the live set's columns, in no order."""
 
     def then(self, later: Changes) -> Changes:
         """Both, one after the other."""

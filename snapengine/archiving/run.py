@@ -199,15 +199,14 @@ async def _checkpoint(
 ) -> Checkpoint | None:
     """The one that was made, or a differential, if any; older ones are thinned out."""
     before = await asyncio.to_thread(tools.archive, bucket)
-    make = checkpoint if now or checkpoint_due(before) else differential if differential_due(before) else None
-    made: Checkpoint | None = None
-    if make is not None:
-        try:
-            made = await make(tools, root, bucket, renew=renew)
-        except ArchiveDamaged:  # perhaps of one that it began at: segments tell all that a checkpoint does
-            if not await asyncio.to_thread(drop_damaged, tools, root, bucket, renew):
-                raise
-            made = await make(tools, root, bucket, renew=renew)
+    if now:
+        await asyncio.to_thread(drop_damaged, tools, root, bucket, renew, newest_only=True)
+    try:
+        made = await _make_due(tools, root, bucket, renew, now=now)
+    except ArchiveDamaged:  # perhaps of one that it began at: segments tell all that a checkpoint does
+        if not await asyncio.to_thread(drop_damaged, tools, root, bucket, renew):
+            raise
+        made = await _make_due(tools, root, bucket, renew, now=now)
     after = await asyncio.to_thread(tools.archive, bucket)
     for old in thinned(after.checkpoints, tools.clock()):
         await asyncio.to_thread(retire, tools.store, bucket, old, tools.clock())
@@ -215,6 +214,17 @@ async def _checkpoint(
         await asyncio.to_thread(retire, tools.store, bucket, one, tools.clock())
     known = {one.name for one in (*before.checkpoints, *before.differentials)}
     return made if made is not None and made.name not in known else None
+
+
+async def _make_due(
+    tools: ArchiveTools, root: Root, bucket: str, renew: Renew, *, now: bool
+) -> Checkpoint | None:
+    archive = await asyncio.to_thread(tools.archive, bucket)
+    if now or checkpoint_due(archive):
+        return await checkpoint(tools, root, bucket, renew=renew)
+    if differential_due(archive):
+        return await differential(tools, root, bucket, renew=renew)
+    return None
 
 
 async def _let_go(tools: ArchiveTools, root: Root, bucket: str, renew: Renew) -> LetGo:
