@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from snapengine.row_bytes import COLUMNS, PIECE_ROWS, Piece, bytes_of
+from snapengine.row_bytes import COLUMNS, PIECE_ROWS, Piece, Room, bytes_of
 
 BLOCK_ROWS = 65_536
 UNKNOWN_SIZE = 2**64 - 1
@@ -109,7 +109,7 @@ def _blocks(pieces: Iterable[Piece]) -> Iterator[list[_Part]]:
 
 def _hashed(block: list[_Part]) -> bytes:
     """What is encoded is hashed while it is in the processor's cache."""
-    found = sha256()
+    found, room = sha256(), Room()
     for part in block:
-        found.update(bytes_of(*part))
+        found.update(bytes_of(*part, room))
     return found.digest()
