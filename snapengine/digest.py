@@ -55,10 +55,11 @@ def digest_pieces(pieces: Iterable[Piece]) -> str:
     """
     total = sha256()
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="snapengine-digest")
+    rooms = [Room() for _ in range(_WORKERS)]
     waiting: deque[Future[bytes]] = deque()
     try:
         for block in _blocks(pieces):
-            waiting.append(pool.submit(_hashed, block))
+            waiting.append(pool.submit(_hashed, block, rooms))
             if len(waiting) > 2 * _WORKERS:
                 total.update(waiting.popleft().result())
         for ahead in waiting:
@@ -107,9 +108,13 @@ def _blocks(pieces: Iterable[Piece]) -> Iterator[list[_Part]]:
         yield parts
 
 
-def _hashed(block: list[_Part]) -> bytes:
-    """What is encoded is hashed while it is in the processor's cache."""
-    found, room = sha256(), Room()
-    for part in block:
-        found.update(bytes_of(*part, room))
+def _hashed(block: list[_Part], rooms: list[Room]) -> bytes:
+    """What is encoded is hashed while it is in the processor's cache. Of the rooms no other thread has, one
+    is used."""
+    found, room = sha256(), rooms.pop()
+    try:
+        for part in block:
+            found.update(bytes_of(*part, room))
+    finally:
+        rooms.append(room)
     return found.digest()
