@@ -6,37 +6,35 @@ and comes from the log: so an answer costs a scan of the files, and what changed
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from metadata_extractors.closed_duckdb import (
-    arrow_table,
+    Ahead,
     closed_connection,
     literal,
-    quoted,
     run_failure,
     the_duckdb,
 )
+from metadata_extractors.conditions import EVERYTHING, Condition
 from metadata_extractors.having_columns import READ_OUTCOMES, lacks
+from metadata_extractors.query_files import Files, local
 from metadata_extractors.selecting import USUAL, Asked, Tally
 from snapengine.archive.planning import keys_below
 from snapengine.bulkfold import VIEW_SCHEMA
-from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BadData, SnapEngineError, UsageError
+from snapengine.errors import ArchiveDamaged, BadData, SnapEngineError
 from snapengine.narrowing import between
 from snapengine.view_rows import Joined
 
 if TYPE_CHECKING:
     import duckdb
-
-_BATCH_ROWS: Final = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,7 @@ class Means:
     memory: str = "512MiB"
     threads: int | None = None
     temporary: Path | None = None
+    ahead: Ahead | None = None
 
 
 def query(
@@ -121,10 +120,11 @@ def query(
     with ThreadPoolExecutor(1, thread_name_prefix="snapengine-verify") as pool:
         verified = pool.submit(joined.verify, shape.names)
         try:
-            if joined.files:
-                joined = _over_files(joined, shape, columns, scope, means, tally, without)
-            meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
-            tally.judge((batch for batch in meant if batch.num_rows), without)
+            with _connected(joined, asked, means) as connection:
+                if joined.files and connection is not None:
+                    joined = _over_files(joined, shape, columns, scope, connection, tally, without)
+                meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
+                tally.judge((batch for batch in meant if batch.num_rows), without, connection)
         except SnapEngineError:
             begun.abandon()
             verified.result()  # what a damaged file seems to say is no error of the caller's
@@ -134,6 +134,17 @@ def query(
             raise
         verified.result()
     return tally
+
+
+def _connected(
+    joined: Joined, asked: Asked, means: Means
+) -> AbstractContextManager[duckdb.DuckDBPyConnection | None]:
+    """One that reads the files, and works the condition out of other rows too."""
+    if not joined.files and asked.condition.sql in {None, EVERYTHING.where}:
+        return nullcontext()
+    paths = [local(path) for path in joined.files]
+    threads = means.threads if paths else 1
+    return closed_connection(paths, threads, means.memory, means.temporary, means.ahead)
 
 
 def shaped(batch: pa.RecordBatch, shape: pa.Schema) -> pa.RecordBatch:
@@ -148,62 +159,12 @@ def shaped(batch: pa.RecordBatch, shape: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=shape)
 
 
-class _Files:
-    """The rows of files that are meant, as a relation for DuckDB."""
-
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        paths: list[str],
-        shape: pa.Schema,
-        scope: Scope,
-    ) -> None:
-        self.connection = connection
-        self.shape = shape
-        stored = _stored_schemas(paths, shape)
-        connection.register("shape", shape.empty_table())
-        listed = ", ".join(
-            scope.outcome()
-            if name == "outcome"
-            else f"f.{quoted(name)}"
-            if name in stored
-            else f"(SELECT {quoted(name)} FROM shape) AS {quoted(name)}"  # noqa: S608  # NULL, of the right type
-            for name in shape.names
-        )
-        by_name = ", union_by_name = true" if len(paths) > 1 else ""
-        source = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false{by_name}) AS f"
-        if scope.keys is not None:
-            connection.register("chosen", pa.table({"key": scope.keys}))
-            source += " SEMI JOIN chosen ON f.key = chosen.key"
-        where = " AND ".join(scope.sql()) or "true"
-        self.relation = f"(SELECT {listed} FROM {source} WHERE {where})"  # noqa: S608  # names are quoted
-        self.standing = self.relation
-        """The rows of keys that have not changed."""
-
-    def leave_out(self, changed: pa.Array[Any]) -> None:
-        if len(changed):
-            self.connection.register("changed", pa.table({"key": changed}))
-            self.standing = f"(SELECT s.* FROM {self.relation} AS s ANTI JOIN changed ON s.key = changed.key)"  # noqa: S608  # as above
-
-    def table(self, columns: Sequence[str], where: str) -> pa.Table:
-        """Also of keys that have changed."""
-        return arrow_table(self.connection, self._select(columns, self.relation, where))
-
-    def batches(self, columns: Sequence[str], where: str) -> Iterator[pa.RecordBatch]:
-        relation: Any = self.connection.sql(self._select(columns, self.standing, where))
-        yield from relation.to_arrow_reader(_BATCH_ROWS)
-
-    def _select(self, columns: Sequence[str], relation: str, where: str) -> str:
-        names = ", ".join(map(quoted, columns))
-        return f"SELECT {names} FROM {relation} WHERE (\n{where}\n)"  # noqa: S608  # names are quoted, the condition was checked
-
-
 def _over_files(
     joined: Joined,
     shape: pa.Schema,
     columns: Sequence[str],
     scope: Scope,
-    means: Means,
+    connection: duckdb.DuckDBPyConnection,
     tally: Tally,
     without: list[pa.RecordBatch] | None,
 ) -> Joined:
@@ -213,34 +174,32 @@ def _over_files(
     changed; then a look at what is neither chosen nor ruled out. Any other is judged batch by batch, and so
     is one that fails there: it may have failed on a row that does not count.
     """
-    paths = [_local(path) for path in joined.files]
     text = tally.asked.condition.sql
-    with closed_connection(paths, means.threads, means.memory, means.temporary) as connection:
-        try:
-            files = _Files(connection, paths, shape, scope)
-            skipping = text is not None and not tally.asked.transformed_first
-            scanned = _unless_it_fails(lambda: _scan(files, columns, tally.asked)) if skipping else None
-            settled = joined.settled()
-            if not settled.files:
-                return settled
-            files.leave_out(pa.array(settled.changed, pa.string()))
-            numbers = None
-            if scanned is not None:
-                chosen, plain = _standing(scanned[0], settled), scanned[1]
-                numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
-            if numbers is None:
-                read = (batch.cast(shape) for batch in files.batches(shape.names, "true"))
-                tally.judge(read, without)
-                return settled
-            answer = pa.schema([shape.field(name) for name in columns])
-            tally.keep(chosen.cast(answer))
-            tally.count(numbers)
-            if without is not None:
-                without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
-        except the_duckdb().OutOfMemoryException as error:
-            raise run_failure(error) from None
-        except the_duckdb().Error:  # no condition was worked out in what failed here
-            raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
+    try:
+        files = Files(connection, [local(path) for path in joined.files], shape, scope)
+        skipping = text is not None and not tally.asked.transformed_first
+        scanned = _unless_it_fails(lambda: _scan(files, columns, tally.asked)) if skipping else None
+        settled = joined.settled()
+        if not settled.files:
+            return settled
+        files.leave_out(pa.array(settled.changed, pa.string()))
+        numbers = None
+        if scanned is not None:
+            chosen, plain = _standing(scanned[0], settled), scanned[1]
+            numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
+        if numbers is None:
+            read = (batch.cast(shape) for batch in files.batches(shape.names, "true"))
+            tally.judge(read, without)
+            return settled
+        answer = pa.schema([shape.field(name) for name in columns])
+        tally.keep(chosen.cast(answer))
+        tally.count(numbers)
+        if without is not None:
+            without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
+    except the_duckdb().OutOfMemoryException as error:
+        raise run_failure(error) from None
+    except the_duckdb().Error:  # no condition was worked out in what failed here
+        raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
     return settled
 
 
@@ -259,11 +218,11 @@ def _unless_it_fails(scan: Callable[[], T]) -> T | None:
         return None
 
 
-def _scan(files: _Files, columns: Sequence[str], asked: Asked) -> tuple[pa.Table, bool]:
+def _scan(files: Files, columns: Sequence[str], asked: Asked) -> tuple[pa.Table, bool]:
     """The rows that are chosen, also of keys that have changed, and whether all others are ruled out."""
     text = asked.condition.sql
     chosen = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)")
-    return chosen, text is not None and not asked.numbers and _plain(files, text)
+    return chosen, text is not None and not asked.numbers and _plain(files, text, asked.condition)
 
 
 def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
@@ -273,9 +232,11 @@ def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(joined.changed, pa.string()))))
 
 
-def _plain(files: _Files, text: str) -> bool:
+def _plain(files: Files, text: str, condition: Condition) -> bool:
     """Whether all rows, also of keys that have changed, are chosen or plainly ruled out. Keys, which take
-    longest, are not read for it."""
+    longest, are not read for it, and nothing is where the files' footers say so."""
+    if condition.null_by_null_alone and files.prove(condition.columns):
+        return True
     look = f"SELECT count(*) FROM {files.relation} WHERE {_left_over(text)}"  # noqa: S608  # as below
     return files.connection.execute(look).fetchall() == [(0,)]
 
@@ -287,7 +248,7 @@ def _left_over(text: str) -> str:
 
 
 def _numbers(
-    files: _Files, asked: Asked, chosen: int, *, plain: bool
+    files: Files, asked: Asked, chosen: int, *, plain: bool
 ) -> list[tuple[str | None, bool | None, int]]:
     """Numbers by outcome and verdict; unless all are wanted without the rows that are plainly ruled out."""
     if plain:
@@ -300,41 +261,3 @@ def _numbers(
         return found
     told = sum(count for outcome, true, count in found if outcome is not None and true)
     return [*found, (USUAL[0], True, chosen - told)]
-
-
-def _local(path: Path) -> str:
-    """The path, if it is that of one file only for DuckDB."""
-    if re.search(r"[*?\[]", str(path)):
-        raise UsageError(
-            f"{path} would be read as a pattern of many files. Set SNAPENGINE_CACHE (or TMPDIR) to a folder "
-            "without *, ? and [ in its name."
-        )
-    return str(path)
-
-
-def _in_parquet(shape: pa.Schema) -> pa.Schema:
-    """The types that Parquet has for these: it has no timestamps in seconds, for one."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(shape.empty_table(), sink)
-    return pq.read_schema(pa.BufferReader(sink.getvalue()))
-
-
-def _stored_schemas(paths: Sequence[str], shape: pa.Schema) -> set[str]:
-    """The names of the columns that some file has. Raises `BadData` where one is of another type."""
-    names: set[str] = set()
-    expected = _in_parquet(shape)
-    for path in paths:
-        try:
-            stored = pq.read_schema(path)
-        except FileNotFoundError:
-            raise ArchiveFileMissing(f"The metadata file {path} is not there.") from None
-        except (pa.ArrowException, OSError) as error:
-            raise ArchiveDamaged(
-                f"The metadata file {path} cannot be read ({type(error).__name__})."
-            ) from None
-        for field in expected:
-            if field.name in stored.names and stored.field(field.name).type != field.type:
-                found = stored.field(field.name).type
-                raise BadData(f"{path} has {found} in its column {field.name}, and not {field.type}.")
-        names.update(stored.names)
-    return names
