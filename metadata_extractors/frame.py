@@ -253,7 +253,8 @@ def _plan(
     checked = checked or condition(question.where, known, ahead)
     picked(question.columns, known)
     names = _names(known, question.columns)
-    read = rules.read([known.field(name) for name in dict.fromkeys([*names, *checked.columns])], known)
+    transformed = checked.columns if rules.transform is not None else ()
+    read = rules.read([known.field(name) for name in dict.fromkeys([*names, *transformed])], known)
     columns = tuple(dict.fromkeys(["key", *(field.name for field in read)]))
     named = () if question.columns is None or question.whole else question.columns
     further = further_in(known, [*named, *checked.columns])

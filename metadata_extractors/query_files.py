@@ -46,7 +46,9 @@ class Files:
             else f"(SELECT {quoted(name)} FROM shape) AS {quoted(name)}"  # noqa: S608  # NULL, of the right type
             for name in shape.names
         )
-        by_name = ", union_by_name = true" if len(paths) > 1 else ""
+        # By name DuckDB reads all footers once more before it begins.
+        alike = all(footer.schema.equals(self._footers[0].schema) for footer in self._footers)
+        by_name = "" if alike else ", union_by_name = true"
         source = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false{by_name}) AS f"
         if scope.keys is not None:
             connection.register("chosen", pa.table({"key": scope.keys}))

@@ -6,10 +6,11 @@ and comes from the log: so an answer costs a scan of the files, and what changed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -118,22 +119,39 @@ def query(
     shape = pa.schema([known.field(name).with_nullable(True) for name in dict.fromkeys(names)])
     tally, begun = Tally(asked), joined
     with ThreadPoolExecutor(1, thread_name_prefix="snapengine-verify") as pool:
-        verified = pool.submit(joined.verify, shape.names)
+        verifying = _Later(pool, partial(joined.verify, shape.names))
         try:
             with _connected(joined, asked, means) as connection:
                 if joined.files and connection is not None:
-                    joined = _over_files(joined, shape, columns, scope, connection, tally, without)
+                    with _told():
+                        files = Files(connection, _local(joined), shape, scope)
+                        verifying.begun()  # not before: two threads in Python hinder each other
+                        joined = _over_files(joined, files, columns, tally, without)
                 meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
                 tally.judge((batch for batch in meant if batch.num_rows), without, connection)
         except SnapEngineError:
             begun.abandon()
-            verified.result()  # what a damaged file seems to say is no error of the caller's
+            verifying.begun().result()  # what a damaged file seems to say is no error of the caller's
             raise
         except BaseException:
             begun.abandon()
             raise
-        verified.result()
+        verifying.begun().result()
     return tally
+
+
+class _Later:
+    """What a thread does, once, from when it is begun."""
+
+    def __init__(self, pool: Executor, call: Callable[[], None]) -> None:
+        self._pool = pool
+        self._call = call
+        self._coming: Future[None] | None = None
+
+    def begun(self) -> Future[None]:
+        """Begin it, if it has not begun."""
+        self._coming = self._coming or self._pool.submit(self._call)
+        return self._coming
 
 
 def _connected(
@@ -142,9 +160,12 @@ def _connected(
     """One that reads the files, and works the condition out of other rows too."""
     if not joined.files and asked.condition.sql in {None, EVERYTHING.where}:
         return nullcontext()
-    paths = [local(path) for path in joined.files]
-    threads = means.threads if paths else 1
-    return closed_connection(paths, threads, means.memory, means.temporary, means.ahead)
+    threads = means.threads if joined.files else 1
+    return closed_connection(_local(joined), threads, means.memory, means.temporary, means.ahead)
+
+
+def _local(joined: Joined) -> list[str]:
+    return [local(path) for path in joined.files]
 
 
 def shaped(batch: pa.RecordBatch, shape: pa.Schema) -> pa.RecordBatch:
@@ -161,10 +182,8 @@ def shaped(batch: pa.RecordBatch, shape: pa.Schema) -> pa.RecordBatch:
 
 def _over_files(
     joined: Joined,
-    shape: pa.Schema,
+    files: Files,
     columns: Sequence[str],
-    scope: Scope,
-    connection: duckdb.DuckDBPyConnection,
     tally: Tally,
     without: list[pa.RecordBatch] | None,
 ) -> Joined:
@@ -175,32 +194,36 @@ def _over_files(
     is one that fails there: it may have failed on a row that does not count.
     """
     text = tally.asked.condition.sql
+    shape = files.shape
+    skipping = text is not None and not tally.asked.transformed_first
+    scanned = _unless_it_fails(lambda: _scan(files, columns, tally.asked)) if skipping else None
+    settled = joined.settled()
+    if not settled.files:
+        return settled
+    files.leave_out(pa.array(settled.changed, pa.string()))
+    numbers = None
+    if scanned is not None:
+        chosen, plain = _standing(scanned[0], settled), scanned[1]
+        numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
+    if numbers is None:
+        tally.judge((batch.cast(shape) for batch in files.batches(shape.names, "true")), without)
+        return settled
+    tally.keep(chosen.cast(pa.schema([shape.field(name) for name in columns])))
+    tally.count(numbers)
+    if without is not None:
+        without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
+    return settled
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What fails here, as callers know it: no condition was worked out in it."""
     try:
-        files = Files(connection, [local(path) for path in joined.files], shape, scope)
-        skipping = text is not None and not tally.asked.transformed_first
-        scanned = _unless_it_fails(lambda: _scan(files, columns, tally.asked)) if skipping else None
-        settled = joined.settled()
-        if not settled.files:
-            return settled
-        files.leave_out(pa.array(settled.changed, pa.string()))
-        numbers = None
-        if scanned is not None:
-            chosen, plain = _standing(scanned[0], settled), scanned[1]
-            numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
-        if numbers is None:
-            read = (batch.cast(shape) for batch in files.batches(shape.names, "true"))
-            tally.judge(read, without)
-            return settled
-        answer = pa.schema([shape.field(name) for name in columns])
-        tally.keep(chosen.cast(answer))
-        tally.count(numbers)
-        if without is not None:
-            without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
+        yield
     except the_duckdb().OutOfMemoryException as error:
         raise run_failure(error) from None
-    except the_duckdb().Error:  # no condition was worked out in what failed here
+    except the_duckdb().Error:
         raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
-    return settled
 
 
 T = TypeVar("T")
