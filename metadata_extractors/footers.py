@@ -11,8 +11,6 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from metadata_extractors.closed_duckdb import fold
-
 _WHOLE: Final = frozenset({"NONE", "STRING", "INT", "DATE"})
 """Logical types of which every value that is there is read as one that is there."""
 _PHYSICAL: Final = frozenset({"BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE", "BYTE_ARRAY"})
@@ -42,7 +40,7 @@ def _of(footer: pq.FileMetaData, name: str) -> Iterable[pq.Statistics | None]:
     """Of every row group the column's statistics, as far as they are known; of no such column just None."""
     schema = footer.schema
     # SQL does not tell `a` from `A`.
-    places = [n for n in range(len(schema)) if fold(schema.column(n).path) == fold(name)]
+    places = [n for n in range(len(schema)) if schema.column(n).path.lower() == name.lower()]
     if len(places) != 1 or not _plain(schema.column(places[0]), name):
         return [None]
     place = places[0]

@@ -24,7 +24,7 @@ from metadata_extractors.closed_duckdb import (
     run_failure,
     the_duckdb,
 )
-from metadata_extractors.conditions import EVERYTHING, Condition
+from metadata_extractors.conditions import EVERYTHING
 from metadata_extractors.having_columns import READ_OUTCOMES, lacks
 from metadata_extractors.query_files import Files, local
 from metadata_extractors.selecting import USUAL, Asked, Tally
@@ -243,9 +243,10 @@ def _unless_it_fails(scan: Callable[[], T]) -> T | None:
 
 def _scan(files: Files, columns: Sequence[str], asked: Asked) -> tuple[pa.Table, bool]:
     """The rows that are chosen, also of keys that have changed, and whether all others are ruled out."""
-    text = asked.condition.sql
-    chosen = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)")
-    return chosen, text is not None and not asked.numbers and _plain(files, text, asked.condition)
+    text = asked.condition.sql or "true"
+    proven = asked.condition.null_by_null_alone and files.prove(asked.condition.columns)
+    chosen = files.table(columns, text if proven else f"outcome IS NOT NULL AND (\n{text}\n)")
+    return chosen, not asked.numbers and (proven or _plain(files, text))
 
 
 def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
@@ -255,11 +256,9 @@ def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(joined.changed, pa.string()))))
 
 
-def _plain(files: Files, text: str, condition: Condition) -> bool:
+def _plain(files: Files, text: str) -> bool:
     """Whether all rows, also of keys that have changed, are chosen or plainly ruled out. Keys, which take
-    longest, are not read for it, and nothing is where the files' footers say so."""
-    if condition.null_by_null_alone and files.prove(condition.columns):
-        return True
+    longest, are not read for it."""
     look = f"SELECT count(*) FROM {files.relation} WHERE {_left_over(text)}"  # noqa: S608  # as below
     return files.connection.execute(look).fetchall() == [(0,)]
 
