@@ -337,9 +337,9 @@ def _reads_unasked(view: View, question: Question, selected: Selected) -> bool:
 def _with_read(
     view: View, question: Question, plan: _Plan, tally: Tally, without: Sequence[pa.RecordBatch]
 ) -> Selected:
-    rows = pa.Table.from_batches(without).select(VIEW_SCHEMA.names).cast(VIEW_SCHEMA)
     from metadata_extractors.reading import read_now  # most questions need nothing of it
 
+    rows = pa.Table.from_batches(without).select(VIEW_SCHEMA.names).cast(VIEW_SCHEMA)
     wanted = {*plan.read, *plan.condition.columns} - {field.name for field in _NO_EXTRACTOR}
     columns = [name for name in plan.known.names if name in wanted] or None
     objects = rows.sort_by("key").combine_chunks()
