@@ -85,8 +85,17 @@ def cuts(draw: st.DrawFn, *, differential: bool = False) -> Cut:
     made, asked = sorted((draw(st.integers(0, last)), draw(st.just(last) | st.integers(0, last))))
     if not differential:
         return Cut(known, (first, made), second, asked)
-    between = draw(st.sampled_from([t for t in {*instants, first, second} if first <= t <= second]))
-    return Cut(known, (first, made), second, asked, (between, draw(st.integers(made, asked))))
+    if draw(st.booleans()):
+        between = draw(st.sampled_from([t for t in {*instants, first, second} if first <= t <= second]))
+        return Cut(known, (first, made), second, asked, (between, draw(st.integers(made, asked))))
+    # Mostly nothing that is known is later than a checkpoint or a differential.
+    points = sorted(draw(st.sets(st.integers(0, last), min_size=2, max_size=3)) if last > 1 else [0, last])
+    ends = [max([0, *(moment(k) for k in known if k.epoch <= epoch)]) for epoch in points]
+    return Cut(known, (ends[0], points[0]), max(ends[-1], at), last, (ends[1], points[1]))
+
+
+def moment(known: Known) -> int:
+    return max(known.observation.event_time, known.observation.page_time or 0)
 
 
 def resolved(cut: Cut, *, start: int | None = None) -> list[ObjectVersion]:
@@ -111,7 +120,7 @@ def changed(
     """From one instant and epoch to another."""
     (horizon, made), (at, epoch) = begin, end
     earlier = [k.observation for k in cut.known if k.epoch <= made]
-    late = any(max(o.event_time, o.page_time or 0) > horizon for o in earlier)
+    late = any(moment(k) > horizon for k in cut.known if k.epoch <= made)
     delta = [k.observation for k in cut.known if made < k.epoch <= epoch and not skipped(cut, k, at)]
     told = settle(base, table(earlier if late else []), table(delta), at, horizon, over)
     rows = [told.rows, bulkfold(known_by(cut, epoch if len(told.whole) else 0), at)]
