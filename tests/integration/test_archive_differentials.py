@@ -45,7 +45,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 
 def lived(house: House, steps: int) -> list[str]:
     """A round after each step: what each of them made."""
-    made = []
+    made: list[str] = []
     for step in range(steps):
         live_on(house, step)
         before = {one.name for one in house.manifests().standing}
@@ -210,8 +210,9 @@ def test_a_reader_who_began_before_a_differential_was_retired_comes_to_its_end(
     expected = without_archive(house).view("scans", at).to_arrow()
     for grace in (3_600_000, 0):  # with its files there, and without them
         one = newest_differential(house)
-        view = house.engine().view("scans", at)
-        rows = resolve_ranges(view._source, view.ref, view._epoch)
+        engine = house.engine()
+        view = engine.view("scans", at)
+        rows = resolve_ranges(engine, view.ref, view._epoch)
         found = [next(rows)]
         assert found[0].num_rows < expected.num_rows
         assert retire(house.engine().store, "scans", one, house.clock())

@@ -64,15 +64,17 @@ def cuts(draw: st.DrawFn, *, differential: bool = False) -> Cut:
     history = KeyHistory(draw(st.sampled_from(versioning)))
     known: list[Known] = []
     told = 0
-    step = st.builds(Step, st.sampled_from(OPERATIONS), st.sampled_from(WAITS), st.integers(0, 11))
-    rounds = draw(st.integers(1, 6))
+    calm = differential and draw(st.booleans())  # then it takes removals alone to need what stood before
+    waits = WAITS[-3:] if calm else WAITS
+    step = st.builds(Step, st.sampled_from(OPERATIONS), st.sampled_from(waits), st.integers(0, 11))
+    rounds = draw(st.integers(3, 4) if calm else st.integers(1, 6))
     for epoch in range(1, rounds + 1):
-        history.play(draw(st.lists(step, max_size=4)))
+        history.play([draw(step)] if calm else draw(st.lists(step, max_size=4)))
         for event in history.events[told:]:
-            delays = draw(st.sampled_from([(0,), (0,), (0,), (1,), (2,), (), (0, 2)]))
+            delays = (0,) if calm else draw(st.sampled_from([(0,), (0,), (0,), (1,), (2,), (), (0, 2)]))
             known += [Known(epoch + late, event) for late in delays]
         told = len(history.events)
-        if draw(st.sampled_from([True, False, False])):
+        if not calm and draw(st.sampled_from([True, False, False])):
             so_far = [k.observation for k in known if k.epoch <= epoch]
             known += [Known(epoch, o) for o in history.listed(f"L{epoch}", so_far)]
     last = max((k.epoch for k in known), default=1)
@@ -85,11 +87,10 @@ def cuts(draw: st.DrawFn, *, differential: bool = False) -> Cut:
     made, asked = sorted((draw(st.integers(0, last)), draw(st.just(last) | st.integers(0, last))))
     if not differential:
         return Cut(known, (first, made), second, asked)
-    if draw(st.booleans()):
+    if not calm:
         between = draw(st.sampled_from([t for t in {*instants, first, second} if first <= t <= second]))
         return Cut(known, (first, made), second, asked, (between, draw(st.integers(made, asked))))
-    # Mostly nothing that is known is later than a checkpoint or a differential.
-    points = sorted(draw(st.sets(st.integers(0, last), min_size=2, max_size=3)) if last > 1 else [0, last])
+    points = sorted(draw(st.sets(st.integers(1, rounds), min_size=2, max_size=2)))
     ends = [max([0, *(moment(k) for k in known if k.epoch <= epoch)]) for epoch in points]
     return Cut(known, (ends[0], points[0]), max(ends[-1], at), last, (ends[1], points[1]))
 

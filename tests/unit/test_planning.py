@@ -281,7 +281,7 @@ def test_differentials_are_no_checkpoints_and_their_files_are_needed() -> None:
     archive = WITH_DIFFERENTIALS
     assert archive.checkpoints == (OLD, NEW)
     assert archive.differentials == (FIRST, SECOND, LAST)
-    every = [*HOURS, OLD, NEW, FIRST, SECOND, LAST]
+    every: list[Manifest] = [*HOURS, OLD, NEW, FIRST, SECOND, LAST]
     assert sorted(one.name for one in archive.standing) == sorted(one.name for one in every)
     assert {*archive.starts} == {
         *(Start(OLD), Start(NEW), Start(OLD, FIRST), Start(OLD, SECOND), Start(NEW, LAST))
