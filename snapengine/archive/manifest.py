@@ -211,8 +211,9 @@ class Start(NamedTuple):
 
     @property
     def extractors(self) -> tuple[str, ...]:
-        """Those whose rows it has."""
-        return self.last.extractors
+        """Those whose rows it has: a differential's alone are not all."""
+        known = self.checkpoint.extractors
+        return tuple(name for name in self.last.extractors if name in known)
 
 
 @dataclass(frozen=True, slots=True)

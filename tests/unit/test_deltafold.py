@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snapengine import deltafold
 from snapengine.bulkfold import VIEW_SCHEMA, bulkfold, version_table, versions_of
-from snapengine.deltafold import EMPTY_BASE, pieces_together, put_together, settle
+from snapengine.deltafold import EMPTY_BASE, Changes, pieces_together, put_together, settle
 from snapengine.digest import digest, digest_batches, digest_pieces
 from snapengine.errors import BadData
 from snapengine.fold import fold
@@ -52,24 +53,28 @@ class Cut(NamedTuple):
     """Its instant and its epoch."""
     at: int
     epoch: int
+    differential: tuple[int, int] | None = None
+    """Its instant and its epoch, between those of the checkpoint and of the view."""
 
 
 @st.composite
-def cuts(draw: st.DrawFn) -> Cut:
+def cuts(draw: st.DrawFn, *, differential: bool = False) -> Cut:
     """What is done to a key, told early, late, twice or never, and listed now and then."""
     versioning: list[Versioning] = ["enabled", "enabled", "suspended", "off"]
     history = KeyHistory(draw(st.sampled_from(versioning)))
     known: list[Known] = []
     told = 0
-    step = st.builds(Step, st.sampled_from(OPERATIONS), st.sampled_from(WAITS), st.integers(0, 11))
-    rounds = draw(st.integers(1, 6))
+    calm = differential and draw(st.booleans())  # then it takes removals alone to need what stood before
+    waits = WAITS[-3:] if calm else WAITS
+    step = st.builds(Step, st.sampled_from(OPERATIONS), st.sampled_from(waits), st.integers(0, 11))
+    rounds = draw(st.integers(3, 4) if calm else st.integers(1, 6))
     for epoch in range(1, rounds + 1):
-        history.play(draw(st.lists(step, max_size=4)))
+        history.play([draw(step)] if calm else draw(st.lists(step, max_size=4)))
         for event in history.events[told:]:
-            delays = draw(st.sampled_from([(0,), (0,), (0,), (1,), (2,), (), (0, 2)]))
+            delays = (0,) if calm else draw(st.sampled_from([(0,), (0,), (0,), (1,), (2,), (), (0, 2)]))
             known += [Known(epoch + late, event) for late in delays]
         told = len(history.events)
-        if draw(st.sampled_from([True, False, False])):
+        if not calm and draw(st.sampled_from([True, False, False])):
             so_far = [k.observation for k in known if k.epoch <= epoch]
             known += [Known(epoch, o) for o in history.listed(f"L{epoch}", so_far)]
     last = max((k.epoch for k in known), default=1)
@@ -80,33 +85,59 @@ def cuts(draw: st.DrawFn) -> Cut:
     at = draw(st.just(history.now) | st.sampled_from(instants))
     first, second = sorted((draw(st.sampled_from(instants)), at))
     made, asked = sorted((draw(st.integers(0, last)), draw(st.just(last) | st.integers(0, last))))
-    return Cut(known, (first, made), second, asked)
+    if not differential:
+        return Cut(known, (first, made), second, asked)
+    if not calm:
+        between = draw(st.sampled_from([t for t in {*instants, first, second} if first <= t <= second]))
+        return Cut(known, (first, made), second, asked, (between, draw(st.integers(made, asked))))
+    points = sorted(draw(st.sets(st.integers(1, rounds), min_size=2, max_size=2)))
+    ends = [max([0, *(moment(k) for k in known if k.epoch <= epoch)]) for epoch in points]
+    return Cut(known, (ends[0], points[0]), max(ends[-1], at), last, (ends[1], points[1]))
+
+
+def moment(known: Known) -> int:
+    return max(known.observation.event_time, known.observation.page_time or 0)
 
 
 def resolved(cut: Cut, *, start: int | None = None) -> list[ObjectVersion]:
-    """By way of the checkpoint; what no plan would read is left out."""
-    horizon, made = cut.checkpoint
-    earlier = [k.observation for k in cut.known if k.epoch <= made]
-    all_known = [k.observation for k in cut.known if k.epoch <= cut.epoch]
-    base = bulkfold(table(earlier), horizon)
-    late = any(max(o.event_time, o.page_time or 0) > horizon for o in earlier)
-    side = table(earlier if late else [])
-    delta = table([k.observation for k in cut.known if made < k.epoch <= cut.epoch and not skipped(cut, k)])
-    told = settle(base if start is None else EMPTY_BASE, side, delta, cut.at, horizon)
-    whole = told.whole.to_pylist()
-    rows = [told.rows, bulkfold(table(all_known if whole else []), cut.at)]
-    shown = put_together(
-        base if start is None else VIEW_SCHEMA.empty_table(), told.replaced, pa.concat_tables(rows)
-    )
+    """By way of the checkpoint, and of the differential if there is one; what no plan would read is left
+    out."""
+    base = bulkfold(known_by(cut, cut.checkpoint[1]), cut.checkpoint[0])
+    begin, over = cut.checkpoint, None
+    if cut.differential is not None:
+        changes = changed(cut, base, None, begin, cut.differential)
+        gone = pc.is_in(changes.replaced, value_set=changes.rows["key"].combine_chunks())
+        begin, over = cut.differential, Changes(changes.replaced.filter(pc.invert(gone)), changes.rows)
+    if start is not None:
+        base, over = VIEW_SCHEMA.empty_table(), None
+    last = changed(cut, base if start is None else EMPTY_BASE, over, begin, (cut.at, cut.epoch))
+    shown = put_together(base, *(last if over is None else over.then(last)))
     return [v for v in versions_of(shown) if start is None or v.event_time >= start]
 
 
-def skipped(cut: Cut, known: Known) -> bool:
+def changed(
+    cut: Cut, base: pa.Table, over: Changes | None, begin: tuple[int, int], end: tuple[int, int]
+) -> Changes:
+    """From one instant and epoch to another."""
+    (horizon, made), (at, epoch) = begin, end
+    earlier = [k.observation for k in cut.known if k.epoch <= made]
+    late = any(moment(k) > horizon for k in cut.known if k.epoch <= made)
+    delta = [k.observation for k in cut.known if made < k.epoch <= epoch and not skipped(cut, k, at)]
+    told = settle(base, table(earlier if late else []), table(delta), at, horizon, over)
+    rows = [told.rows, bulkfold(known_by(cut, epoch if len(told.whole) else 0), at)]
+    return Changes(told.replaced, pa.concat_tables(rows))
+
+
+def known_by(cut: Cut, epoch: int) -> pa.Table:
+    return table([k.observation for k in cut.known if k.epoch <= epoch])
+
+
+def skipped(cut: Cut, known: Known, at: int) -> bool:
     """Whether it can be in a regular file that tells only of later instants."""
     o = known.observation
     listed_until = max((k.observation.page_time or 0 for k in cut.known if k.epoch <= known.epoch), default=0)
     regular = o.listing is None and o.event_time > listed_until + 60_000
-    return regular and o.event_time - 1000 > cut.at
+    return regular and o.event_time - 1000 > at
 
 
 def table(observations: list[Observation]) -> pa.Table:
@@ -131,8 +162,29 @@ def test_a_slice_needs_nothing_that_was_before_it(cut: Cut) -> None:
     assert resolved(cut, start=start) == truth(cut, start)
 
 
+@settings(max_examples=500, deadline=None)
+@given(cuts(differential=True))
+def test_so_do_a_checkpoint_a_differential_and_what_came_after_both(cut: Cut) -> None:
+    assert resolved(cut) == truth(cut)
+    assert cut.differential is not None
+    start = cut.differential[0] + 1
+    assert resolved(cut, start=start) == truth(cut, start)
+
+
 def story(*epochs: list[Observation]) -> list[Known]:
     return [Known(number, o) for number, told in enumerate(epochs, 1) for o in told]
+
+
+def test_removals_are_of_what_stands_by_the_differential_and_not_by_the_checkpoint() -> None:
+    again = [put("v1", 10)], [put("v2", 200)], [removed("v2", 500)]
+    back = [put("v1", 10)], [marked("m", 200)], [removed("m", 500)]
+    stays = [put("v1", 10)], [put("v2", 200)], [removed("v1", 500)]
+    away = [put("v1", 10)], [marked("m", 200)], [removed("v1", 500)]
+    new = [marked("m", 10)], [put("v2", 200)], [removed("m", 500)]
+    for epochs, shown in ((again, ["v1"]), (back, ["v1"]), (stays, ["v2"]), (away, []), (new, ["v2"])):
+        cut = Cut(story(*epochs), (100_000, 1), 600_000, 3, (300_000, 2))
+        assert [v.version_id for v in resolved(cut)] == shown
+        assert resolved(cut) == truth(cut)
 
 
 def test_an_object_is_back_when_its_marker_is_removed_after_the_checkpoint() -> None:
@@ -169,7 +221,7 @@ def test_what_a_listing_shows_of_a_key_with_later_facts_is_compared_with_all_its
         listing("L", 2000.0, row("v2", 400.0, "e-2"), row("v1", 150.0)),
     )
     cut = Cut(known, (100_000, 1), 500_000, 3)
-    assert skipped(cut, known[1])
+    assert skipped(cut, known[1], cut.at)
     assert [v.version_id for v in resolved(cut)] == ["v1"]
     assert resolved(cut) == truth(cut)
 
@@ -229,6 +281,25 @@ def test_rows_are_put_into_others_in_the_order_of_utf_8(old: set[str], gone: set
     expected = dict.fromkeys(old - gone, "old") | dict.fromkeys(new, "new")
     assert dict(zip(together["key"].to_pylist(), together["version_id"].to_pylist(), strict=True)) == expected
     assert together["key"].to_pylist() == sorted(expected)
+
+
+@st.composite
+def _changes(draw: st.DrawFn, version: str) -> Changes:
+    rows = version_table([_row(key, version) for key in draw(st.sets(KEYS))])
+    return Changes(pa.array(sorted(draw(st.sets(KEYS))), pa.string()), rows)
+
+
+@given(st.sets(KEYS), _changes("first"), _changes("second"))
+def test_changes_one_after_the_other_are_the_changes_of_both(
+    old: set[str], first: Changes, second: Changes
+) -> None:
+    base = version_table([_row(key, "old") for key in sorted(old)])
+    step_by_step = put_together(put_together(base, *first), *second)
+    both = first.then(second)
+    assert put_together(base, *both).to_pylist() == step_by_step.to_pylist()
+    assert len(both.rows) == len(set(both.rows["key"].to_pylist()))
+    ids = Changes(first.replaced, first.rows.select(["key", "version_id"]))
+    assert ids.then(second).rows.column_names == ["key", "version_id"]
 
 
 def _many(make: Callable[[int], str], numbers: range) -> pa.Table:

@@ -13,10 +13,12 @@ from snapengine.archive.manifest import (
     Archive,
     ArchiveFile,
     Checkpoint,
+    Differential,
     Listed,
     Manifest,
     Role,
     Segment,
+    Start,
     archive_of,
     from_json,
     retired,
@@ -31,9 +33,11 @@ from snapengine.archive.planning import (
     groups_of,
     keys_below,
     make_plan,
+    newest_start,
     next_key,
     one_key,
     split,
+    starting_only,
     tile,
 )
 from snapengine.errors import BadData, SchemaTooNew
@@ -67,6 +71,16 @@ def checkpoint(hour: int, *, parts: int = 1, side: bool = True) -> Checkpoint:
         (*files, *([file("side", rows=2, times=(0, hour * HOUR))] if side else [])),
         1,
     )
+
+
+def differential(hour: int, base: Checkpoint, *, keys: tuple[str, str] = ("c", "h")) -> Differential:
+    times = (0, hour * HOUR)
+    files = (
+        file("objects", rows=50, times=times, keys=keys),
+        file("gone", rows=7, times=times, keys=("b", "b")),
+        file("side", rows=4, times=times),
+    )
+    return Differential(hour * HOUR - 1000, hour, files, 1, base=base.name)
 
 
 def epoch(number: int) -> Epoch:
@@ -181,6 +195,133 @@ def test_what_a_segment_has_taken_over_is_no_longer_the_listings() -> None:
     assert [one.number for one in archive_of([segment(1, 1), *listed]).listed] == [11]
 
 
+# Differentials
+
+OLD, NEW = checkpoint(50, parts=3), checkpoint(90, parts=3)
+FIRST, SECOND, LAST = differential(60, OLD), differential(70, OLD), differential(96, NEW)
+HOURS = [segment(n, n) for n in range(1, 101)]
+WITH_DIFFERENTIALS = archive_of([*HOURS, OLD, NEW, LAST, SECOND, FIRST])
+
+
+def test_a_view_begins_at_the_newest_differential_and_reads_its_checkpoint_too() -> None:
+    plan = make_plan(WITH_DIFFERENTIALS, epoch(103), 103 * HOUR, ALL)
+    assert plan.start == Start(NEW, LAST)
+    assert (plan.start.at, plan.start.epoch) == (LAST.at, LAST.epoch)
+    assert plan.objects == NEW.objects
+    assert (plan.changed, plan.gone, plan.side) == (LAST.objects, LAST.gone, LAST.side)
+    assert [(part.after, part.to) for part in plan.delta] == [(n, n + 1) for n in range(96, 100)]
+    assert len(plan.files) == len(set(plan.files)) == 3 + 1 + 1 + 1 + 2 * 4
+    assert plan.entries == 33
+    assert sum(len(part.files) for part in plan.history) == 200
+
+
+def test_what_a_view_that_begins_at_a_differential_costs_is_said() -> None:
+    words = make_plan(WITH_DIFFERENTIALS, epoch(103), 103 * HOUR, ALL).in_words()
+    assert words == (
+        "The checkpoint of 1970-01-04T17:59:59.000Z, epoch 90: at most 3,000 live objects in 3 files; what "
+        "of 57 keys had changed by 1970-01-04T23:59:59.000Z, epoch 96, in 2 files; then 412 observations in "
+        "8 files and 33 log entries."
+    )
+
+
+def test_a_prefix_reads_only_those_files_of_a_differential_that_can_hold_it() -> None:
+    asked = [make_plan(WITH_DIFFERENTIALS, epoch(100), 100 * HOUR, keys_below(p)) for p in ("b", "d", "x")]
+    assert [(len(p.changed), len(p.gone)) for p in asked] == [(0, 1), (1, 0), (0, 0)]
+    assert {p.start for p in asked} == {Start(NEW, LAST)}
+    assert "of 7 keys had changed" in asked[0].in_words()
+
+
+@pytest.mark.parametrize(
+    ("at", "known", "start"),
+    [
+        (95 * HOUR, 100, Start(NEW)),
+        (96 * HOUR, 95, Start(NEW)),
+        (LAST.at, LAST.epoch, Start(NEW, LAST)),
+        (LAST.at - 1, LAST.epoch, Start(NEW)),
+        (89 * HOUR, 100, Start(OLD, SECOND)),
+        (65 * HOUR, 100, Start(OLD, FIRST)),
+        (200 * HOUR, 69, Start(OLD, FIRST)),
+        (55 * HOUR, 100, Start(OLD)),
+        (40 * HOUR, 100, None),
+    ],
+)
+def test_an_older_view_begins_at_an_older_start(at: int, known: int, start: Start | None) -> None:
+    assert make_plan(WITH_DIFFERENTIALS, epoch(known), at, ALL).start == start
+
+
+def test_a_slice_begins_where_a_differential_ends_and_reads_no_object_of_it() -> None:
+    plan = make_plan(WITH_DIFFERENTIALS, epoch(100), 95 * HOUR, ALL, start=75 * HOUR)
+    assert plan.start == Start(OLD, SECOND)
+    assert (plan.objects, plan.changed, plan.gone) == ((), (), ())
+    assert plan.side == SECOND.side
+    assert plan.delta[0].after == 70
+    at_once = make_plan(WITH_DIFFERENTIALS, epoch(100), 95 * HOUR, ALL, start=SECOND.at)
+    assert at_once.start == Start(OLD, FIRST)
+
+
+def test_a_differential_without_its_checkpoint_is_none() -> None:
+    archive = archive_of([*HOURS, OLD, LAST, retired(NEW, 7)])
+    assert archive.differentials == (LAST,)
+    assert make_plan(archive, epoch(100), 100 * HOUR, ALL).start == Start(OLD)
+    assert archive.starts == (Start(OLD),)
+
+
+def test_what_is_retired_is_no_start() -> None:
+    archive = archive_of([*HOURS, NEW, retired(LAST, 7)])
+    assert (archive.differentials, archive.starts) == ((), (Start(NEW),))
+    assert make_plan(archive, epoch(100), 100 * HOUR, ALL).start == Start(NEW)
+
+
+def test_all_observations_are_read_from_no_start() -> None:
+    plan = make_plan(WITH_DIFFERENTIALS, epoch(100), 100 * HOUR, ALL, base=False)
+    assert (plan.start, plan.objects, plan.changed, plan.gone, plan.side) == (None, (), (), (), ())
+
+
+def test_differentials_are_no_checkpoints_and_their_files_are_needed() -> None:
+    archive = WITH_DIFFERENTIALS
+    assert archive.checkpoints == (OLD, NEW)
+    assert archive.differentials == (FIRST, SECOND, LAST)
+    every: list[Manifest] = [*HOURS, OLD, NEW, FIRST, SECOND, LAST]
+    assert sorted(one.name for one in archive.standing) == sorted(one.name for one in every)
+    assert {*archive.starts} == {
+        *(Start(OLD), Start(NEW), Start(OLD, FIRST), Start(OLD, SECOND), Start(NEW, LAST))
+    }
+    assert len(archive.starts) == 5
+
+
+def with_rows(point: Checkpoint, *extractors: str) -> Checkpoint:
+    times = (0, point.at)
+    live = [replace(file("live", times=times), extractor=name) for name in extractors]
+    return replace(point, files=(*point.files, *live))
+
+
+def test_the_newest_start_is_that_of_a_checkpoint_or_of_an_extractor_if_so_asked() -> None:
+    archive = archive_of(
+        [*HOURS, with_rows(OLD, "dicom", "sizes"), with_rows(NEW, "dicom"), with_rows(FIRST, "sizes"), LAST]
+    )
+
+    def newest(extractor: str | None = None, of: Checkpoint | None = None) -> str | None:
+        start = newest_start(archive, 100 * HOUR, 100, extractor, of=of)
+        return start.last.name if start else None
+
+    assert newest() == LAST.name
+    assert newest("dicom") == NEW.name
+    assert newest("sizes") == FIRST.name
+    assert newest("other") is None
+    assert newest(of=OLD) == FIRST.name
+    assert newest("dicom", of=OLD) == OLD.name
+    assert newest("sizes", of=NEW) is None
+    no_rows_there = archive_of([*HOURS, with_rows(OLD, "dicom"), with_rows(FIRST, "dicom", "sizes")])
+    assert [start.extractors for start in no_rows_there.starts] == [("dicom",), ("dicom",)]
+
+
+@pytest.mark.parametrize("start", WITH_DIFFERENTIALS.starts)
+def test_where_one_start_is_known_no_other_is_used(start: Start) -> None:
+    archive = starting_only(WITH_DIFFERENTIALS, start)
+    assert make_plan(archive, epoch(100), 100 * HOUR, ALL).start == start
+    assert archive.segments == WITH_DIFFERENTIALS.segments
+
+
 # Keys
 
 TEXT = st.text(max_size=4)
@@ -240,7 +381,7 @@ def test_files_are_left_out_of_a_comparison_only_if_nothing_in_them_lies_between
 # Manifests
 
 
-@pytest.mark.parametrize("manifest", [segment(3, 9), checkpoint(5, parts=2), Listed(3, 4, ())])
+@pytest.mark.parametrize("manifest", [segment(3, 9), checkpoint(5, parts=2), FIRST, Listed(3, 4, ())])
 def test_a_manifest_comes_back_from_its_text(manifest: Manifest) -> None:
     assert from_json(to_json(manifest)) == manifest
     gone = retired(manifest, 77)
@@ -264,6 +405,20 @@ def test_a_manifest_that_names_rows_of_metadata_is_none_for_an_archiver_that_wou
     for told in (replace(plain, files=(*plain.files, rows)), replace(plain, rows_cover={3: 7})):
         assert '"format":2,' in to_json(told)
         assert from_json(to_json(told)) == told
+
+
+def test_a_differential_is_a_newer_manifest_to_whoever_would_take_it_for_a_whole_live_set() -> None:
+    text = to_json(FIRST)
+    assert text.startswith('{"format":3,"kind":"DIFFERENTIAL",')
+    assert f'"base":"{OLD.name}"' in text
+    assert to_json(with_rows(FIRST, "dicom")).startswith('{"format":3,')
+    assert to_json(OLD).startswith('{"format":1,"kind":"CHECKPOINT",')
+    assert '"base"' not in to_json(OLD)
+    with pytest.MonkeyPatch.context() as patch:  # the number that stood there before there were any
+        patch.setattr("snapengine.archive.manifest.DIFFERENTIAL_FORMAT_VERSION", 2)
+        with pytest.raises(SchemaTooNew, match="format 3; this snapengine reads up to 2"):
+            from_json(text)
+        assert from_json(to_json(OLD)) == OLD
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format":1}', '{"format":1,"kind":"OTHER"}'])

@@ -1,0 +1,99 @@
+"""The bucket of `archive_house`, which lives on round by round, while the archiver makes differentials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from snapengine import Engine
+from snapengine.archive.manifest import Archive, Differential
+from snapengine.archiving import policy
+from snapengine.model import Observation
+from snapengine.resolver import resolve
+from tests.archive_house import House, absent, listed
+from tests.seed import T0, event, marker, removal
+
+STEP = 1000
+"""Seconds from one epoch to the next."""
+ROWS = 13
+"""Observations of each."""
+
+
+def eager(patch: pytest.MonkeyPatch, *, share: float = 3.5) -> None:
+    """Differentials are due from the first epoch on, checkpoints when as much came as `share` says."""
+    patch.setattr(policy, "LEAST", ROWS - 1)
+    patch.setattr(policy, "SHARE", share)
+
+
+def second(step: int) -> int:
+    """When an epoch is cut, after T0."""
+    return 4000 + STEP * step
+
+
+def happened(step: int) -> list[Observation]:
+    """Puts, removals that bring back what was before, keys that come and go; told in time, late, and by a
+    listing; the last ones are later than the instant of a checkpoint at that epoch."""
+    at, few = second(step) - 600, [f"ct/{(3 * step + n) % 12:02d}" for n in range(3)]
+    return [
+        *(event(key, f"p{step}-{key}", at + n) for n, key in enumerate(few)),
+        marker("é", f"m{step}", at + 10),
+        removal("é", f"m{step - 1}", at + 11),
+        event("mr/1", f"p{step}-mr/1", at + 20),
+        removal("mr/1", f"p{step - 1}-mr/1", at + 21),
+        event(f"new/{step:02d}", f"n{step}", at + 30),
+        removal(f"new/{step - 1:02d}", f"n{step - 1}", at + 31),
+        event(f"ct/{(3 * step + 5) % 12:02d}", f"o{step}", at - 900),
+        event("late", f"l{step}", at + 400),
+        listed("日本/😀", f"r{step}", at + 100, at + 450, 0, f"R{step}"),
+        absent(few[0], f"p{step}-{few[0]}", at + 500),
+    ]
+
+
+def live_on(house: House, step: int) -> None:
+    rows = happened(step)
+    assert len(rows) == ROWS
+    house.record(second(step), rows)
+
+
+def without_archive(house: House) -> Engine:
+    """Of a table that nothing has left: all is read from the log."""
+    engine = house.engine()
+    engine.archive = lambda *_, **__: Archive()  # type: ignore[method-assign]
+    return engine
+
+
+def instants(step: int) -> list[int]:
+    """Around what happened by a step, and around the instants of checkpoints and differentials."""
+    seconds = [1300, *(second(n) + by for n in range(step + 1) for by in (-600, -585, -569, -300, -100, 0))]
+    return [T0 + 1000 * s + by for s in seconds for by in (-1, 0)]
+
+
+def answers(engine: Engine, instants: list[int], epochs: list[int]) -> dict[Any, Any]:
+    """Views whole and below a prefix, with some columns, look-ups, slices and differences."""
+    found: dict[Any, Any] = {}
+    for number in epochs:
+        last = None
+        for place, at in enumerate(instants):
+            view = engine.view("scans", at, epoch=number)
+            found[number, at] = view.digest()
+            if place % 4:
+                continue
+            for prefix in ("ct/0", "new/", "none"):
+                found[number, at, prefix] = engine.view("scans", at, prefix=prefix, epoch=number).digest()
+            few = [dict(row) for batch in view.to_batches(["size", "key"]) for row in batch.to_pylist()]
+            found[number, at, "columns"] = few
+            found[number, at, "keys"] = [view.get(key) for key in ("é", "mr/1", "ct/03")]
+            some = resolve(engine, view.ref, view._epoch, only=["ct/03", "mr/1", "new/01", "é"])
+            found[number, at, "only"] = some.to_pylist()
+            if last is not None:
+                found[number, at, "diff"] = list(last.diff(view))
+                for versions in ("last", "all"):
+                    part = engine.slice("scans", last.ref.at, at, versions=versions, epoch=number)
+                    found[number, at, versions] = part.digest()
+            last = view
+    return found
+
+
+def newest_differential(house: House) -> Differential:
+    return max(house.manifests().differentials, key=lambda one: one.epoch)
