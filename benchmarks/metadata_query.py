@@ -52,7 +52,7 @@ def say(table, seconds):
 _OURS = f"""\
 {_COMMON}
 import duckdb
-from metadata_extractors import querying
+from metadata_extractors import frame, querying
 from snapengine.engine import Engine
 from snapengine.settings import Settings
 import snapengine.resolver, snapengine.row_reading

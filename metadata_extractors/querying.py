@@ -200,15 +200,16 @@ def _over_files(
     settled = joined.settled()
     if not settled.files:
         return settled
-    files.leave_out(pa.array(settled.changed, pa.string()))
+    changed = pa.array(settled.changed, pa.string())
+    files.leave_out(changed)
     numbers = None
     if scanned is not None:
-        chosen, plain = _standing(scanned[0], settled), scanned[1]
-        numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
+        chosen, plain = scanned
+        numbers = [] if plain else _unless_it_fails(lambda: _numbers(files, tally.asked))
     if numbers is None:
         tally.judge((batch.cast(shape) for batch in files.batches(shape.names, "true")), without)
         return settled
-    tally.keep(chosen.cast(pa.schema([shape.field(name) for name in columns])))
+    tally.keep(chosen.cast(pa.schema([shape.field(name) for name in columns])), changed)
     tally.count(numbers)
     if without is not None:
         without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
@@ -249,13 +250,6 @@ def _scan(files: Files, columns: Sequence[str], asked: Asked) -> tuple[pa.Table,
     return chosen, not asked.numbers and (proven or _plain(files, text))
 
 
-def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
-    """Without the keys that have changed."""
-    if not len(joined.changed):
-        return rows
-    return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(joined.changed, pa.string()))))
-
-
 def _plain(files: Files, text: str) -> bool:
     """Whether all rows, also of keys that have changed, are chosen or plainly ruled out. Keys, which take
     longest, are not read for it."""
@@ -269,17 +263,10 @@ def _left_over(text: str) -> str:
     return f"outcome IS NULL OR outcome NOT IN ({usual}) OR (\n{text}\n) IS NULL"
 
 
-def _numbers(
-    files: Files, asked: Asked, chosen: int, *, plain: bool
-) -> list[tuple[str | None, bool | None, int]]:
-    """Numbers by outcome and verdict; unless all are wanted without the rows that are plainly ruled out."""
-    if plain:
-        return [(USUAL[0], True, chosen)]
+def _numbers(files: Files, asked: Asked) -> list[tuple[str | None, bool | None, int]]:
+    """Numbers by outcome and verdict; unless all are wanted without the rows that are plainly ruled out, or
+    chosen."""
     text = asked.condition.sql or "true"
     where = "true" if asked.numbers else _left_over(text)
     counted = f"SELECT outcome, (\n{text}\n) AS verdict, count(*) FROM {files.standing} WHERE {where}"  # noqa: S608  # as above
-    found = files.connection.execute(f"{counted} GROUP BY ALL").fetchall()
-    if asked.numbers:
-        return found
-    told = sum(count for outcome, true, count in found if outcome is not None and true)
-    return [*found, (USUAL[0], True, chosen - told)]
+    return files.connection.execute(f"{counted} GROUP BY ALL").fetchall()

@@ -6,13 +6,14 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from metadata_extractors.closed_duckdb import check_names
 from metadata_extractors.conditions import Condition
+from snapengine.deltafold import put_together
 from snapengine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Tally:
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self._kept: list[pa.Table] = []
+        self._scanned: tuple[pa.Table, pa.Array[Any]] | None = None
         self._verdicts: Counter[bool | None] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._without_row = 0
@@ -112,9 +114,9 @@ class Tally:
                     self._verdicts[False] += len(verdicts) - verdicts.true_count - verdicts.null_count
                     self._kept.append(self.asked.finish(pa.Table.from_batches([part.filter(verdicts)])))
 
-    def keep(self, rows: pa.Table) -> None:
-        """Rows that were chosen elsewhere."""
-        self._kept.append(self.asked.finish(rows))
+    def keep(self, rows: pa.Table, changed: pa.Array[Any]) -> None:
+        """Rows that were chosen elsewhere, once; those of the keys that have changed do not count."""
+        self._scanned = self.asked.finish(rows), changed
 
     def count(self, groups: Iterable[tuple[str | None, bool | None, int]]) -> None:
         """What was judged elsewhere: numbers by outcome (None: no row) and verdict."""
@@ -125,16 +127,16 @@ class Tally:
                 self._outcomes[outcome] += count
                 self._verdicts[verdict] += count
 
-    def __len__(self) -> int:
-        """Rows that were kept."""
-        return sum(rows.num_rows for rows in self._kept)
-
     @property
     def selected(self) -> Selected:
         """All of it, in key order."""
+        table = in_order(pa.concat_tables([self.asked.answer.empty_table(), *self._kept]))
+        if self._scanned is not None:
+            rows, changed = self._scanned
+            table = put_together(in_order(rows), changed, table)
         return Selected(
-            in_order(pa.concat_tables([self.asked.answer.empty_table(), *self._kept])),
-            self._verdicts[True],
+            table,
+            table.num_rows,
             self._verdicts[False] if self.asked.numbers else None,
             self._verdicts[None],
             self._without_row,

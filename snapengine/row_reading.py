@@ -254,7 +254,7 @@ class _Changes:
             if count > MOST_CHANGED:
                 raise _TooMany
             self._keys.append(changed.take(pc.sort_indices(changed)))
-            spool.write(conform(_shown(table, self._ref), read))
+            spool.write(conform(_shown(table, self._ref), read).combine_chunks())
         spool.close()
         return spool
 
