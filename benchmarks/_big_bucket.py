@@ -3,7 +3,8 @@
 It comes about as in production, only faster: the baseline goes straight to Parquet files that one entry of
 the log names; events (3 % of the objects are overwritten, deleted, created, removed) go through the log in
 entries of 500 rows; epochs are cut through it; the archiver makes segments of them. The checkpoint is older
-than the last tenth of a percent, and the newest thousand events are in the log alone.
+than the last percent; if that is much, a differential tells of it, as the archiver's policy has it. The
+newest thousand events are in the log alone.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ from snapengine.archive.manifest import ArchiveFile
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import OBSERVATION_ROWS
 from snapengine.archive.writing import FileWriter
-from snapengine.archiving.checkpoints import checkpoint
+from snapengine.archiving.checkpoints import checkpoint, differential
+from snapengine.archiving.policy import differential_due
 from snapengine.archiving.segments import archive_segments, prepared_root
 from snapengine.digest import digest
 from snapengine.engine import Engine
@@ -54,7 +56,7 @@ from snapengine.ports import LogStore
 from snapengine.settings import Settings
 from tools.local_servers import ServiceFailed, ServiceUnavailable
 
-FORMAT = 2
+FORMAT = 3
 """Of the folder: what another made is refused."""
 BUCKET = "scans"
 ARCHIVE_BUCKET = "archive"
@@ -218,6 +220,9 @@ class _Making:
                 if name == "before":
                     with self._timed("checkpoint"):
                         await checkpoint(engine, root, BUCKET)
+                elif differential_due(engine.archive(BUCKET)):
+                    with self._timed("differential"):
+                        await differential(engine, root, BUCKET)
             await self._write_events(log, pa.concat_tables(lists["lately"]), LATELY[1])
             newest = engine.store.newest_epoch(BUCKET)
             if newest is None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import boto3
 
-from snapengine.archive.manifest import Checkpoint, Segment
 from snapengine.archiving.run import archive_bucket
 from snapengine.engine import Engine
 from snapengine.model import Epoch
@@ -39,8 +38,7 @@ class Archiver:
     def bytes(self) -> int:
         """Of all files that stand."""
         archive = self.engine.archive(self.bucket)
-        manifests: tuple[Segment | Checkpoint, ...] = (*archive.segments, *archive.checkpoints)
-        return sum(file.size for manifest in manifests for file in manifest.files)
+        return sum(file.size for manifest in archive.standing for file in manifest.files)
 
 
 @contextmanager

@@ -266,5 +266,6 @@ _ASSUMED = """\
 - A row of S3 Metadata's tables takes {row} bytes, and its fee for live inventory counts versions.
 - Rates were measured on two cores, beside other work, with the archive in a folder: a billion rows are
   taken to go as fast as those of the bucket that was measured. S3's own latency is not in them, nor are,
-  for views of the whole bucket, the changes since the checkpoint (of a tenth of the objects on average).
+  for views of the whole bucket, the changes since the checkpoint (of a tenth of the objects on average,
+  most of them put together in a differential).
 - No checkpoint is thinned out in a year: those that are a week apart stay."""

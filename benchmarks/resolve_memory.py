@@ -40,7 +40,7 @@ _OURS = f"""\
 {_PEAK}
 from snapengine.engine import Engine
 from snapengine.settings import Settings
-import snapengine.resolver
+import snapengine.archive.cache, snapengine.archive.reading, snapengine.resolver
 started = time.perf_counter()
 view = Engine(Settings(store=sys.argv[1], cache="off")).view(sys.argv[2], int(sys.argv[3]))
 before = peak()

@@ -27,7 +27,8 @@ async def archive_rounds(
 
     def done(report: ArchiveReport) -> None:
         busy.discard(report.bucket)
-        if any((report.segments, report.checkpoint, report.compacted, report.let_go, report.swept)):
+        made = (report.segments, report.checkpoint, report.differential, report.compacted)
+        if any((*made, report.let_go, report.swept)):
             logs.info("archived", **fields_of(report))
 
     def failed(bucket: str, error: Exception) -> None:

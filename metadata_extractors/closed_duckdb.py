@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,19 +18,56 @@ _DEPTH: Final = 120
 """How deep expressions may nest: far less than Python's own recursion allows for reading the tree."""
 
 
+class Ahead:
+    """So many DuckDBs, which threads open and close beside other work: either takes some 10 ms. They are
+    blank: only `closed_connection` runs anything on them, and closes them to the world first."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(max(1, count), thread_name_prefix="snapengine-duckdb")
+        self._coming = [self._pool.submit(_blank) for _ in range(count)]
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """None is open any more afterwards."""
+        for coming in self._coming:
+            coming.add_done_callback(_close)
+        self._pool.shutdown()
+
+    def take(self) -> duckdb.DuckDBPyConnection:
+        """Another one, opened now where none is left."""
+        return self._coming.pop().result() if self._coming else _blank()
+
+    def close(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._pool.submit(connection.close)
+
+
+def _blank() -> duckdb.DuckDBPyConnection:
+    connection: duckdb.DuckDBPyConnection = the_duckdb().connect(":memory:")
+    return connection
+
+
+def _close(opened: Future[duckdb.DuckDBPyConnection]) -> None:
+    if opened.exception() is None:
+        opened.result().close()
+
+
 @contextmanager
 def closed_connection(
     files: Sequence[str] = (),
     threads: int | None = None,
     memory: str = "512MiB",
     temporary: Path | None = None,
+    ahead: Ahead | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB that can read these local files and nothing else, not even Python's variables.
 
     `memory` is a number with a unit (`800MiB`). What does not fit goes to the folder `temporary`, which
-    then holds values of the metadata until the connection closes; without one, the query fails instead.
+    then holds values of the metadata until the connection closes; without one, the query fails instead. With
+    `ahead` it is one of those, and closes by the end of that.
     """
-    duckdb = the_duckdb()
+    the_duckdb()
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}.")
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", memory):
@@ -46,7 +84,7 @@ def closed_connection(
         "temp_directory": str(temporary or ""),
         **({} if threads is None else {"threads": str(threads)}),
     }
-    connection = duckdb.connect(":memory:")
+    connection = _blank() if ahead is None else ahead.take()
     try:
         for name, value in settings.items():
             connection.execute(f"SET {name} = {literal(value)}")
@@ -56,7 +94,7 @@ def closed_connection(
         connection.execute("SET lock_configuration = true")
         yield connection
     finally:
-        connection.close()
+        connection.close() if ahead is None else ahead.close(connection)
 
 
 def arrow_table(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:

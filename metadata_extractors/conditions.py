@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from metadata_extractors.closed_duckdb import arrow_table, closed_connection, run_failure, the_duckdb
+from metadata_extractors.closed_duckdb import Ahead, arrow_table, closed_connection, run_failure, the_duckdb
 from metadata_extractors.where import checked, mentioned
 from snapengine.errors import UsageError
 
@@ -33,6 +33,8 @@ class Condition:
     where: str | pc.Expression
     columns: tuple[str, ...]
     """Those that it uses."""
+    null_by_null_alone: bool = False
+    """It is known to be NULL at most where one of them is."""
 
     @property
     def sql(self) -> str | None:
@@ -40,30 +42,34 @@ class Condition:
         return self.where if isinstance(self.where, str) else None
 
     @contextmanager
-    def judging(self) -> Iterator[Judge]:
-        """Judges batches with its columns. Raises `UsageError` for a row of which it cannot be worked out."""
+    def judging(self, connection: duckdb.DuckDBPyConnection | None = None) -> Iterator[Judge]:
+        """Judges batches with its columns. Raises `UsageError` for a row of which it cannot be worked out.
+
+        `connection` is a closed one, used for nothing else meanwhile; without one another is opened."""
         where = self.where
         if not isinstance(where, str):
             yield lambda batch: _by_arrow(where, batch)
         elif where == EVERYTHING.where:
             yield lambda batch: pa.array([True] * batch.num_rows, pa.bool_())
+        elif connection is not None:
+            yield lambda batch: _by_sql(connection, where, batch)
         else:
-            with closed_connection(threads=1) as connection:
-                yield lambda batch: _by_sql(connection, where, batch)
+            with closed_connection(threads=1) as own:
+                yield lambda batch: _by_sql(own, where, batch)
 
 
-EVERYTHING = Condition("true", ())
+EVERYTHING = Condition("true", (), null_by_null_alone=True)
 """What is asked where nothing is."""
 
 
-def condition(where: Where | None, columns: pa.Schema) -> Condition:
+def condition(where: Where | None, columns: pa.Schema, ahead: Ahead | None = None) -> Condition:
     """The condition, checked against the columns. Raises `UsageError` as `where.checked` does, and for an
     expression that does not fit."""
     if where is None:
         return EVERYTHING
     if isinstance(where, str):
-        text, used = checked(where, columns)
-        return Condition(text, tuple(used))
+        found = checked(where, columns, ahead)
+        return Condition(found.text, tuple(found.columns), found.null_by_null_alone)
     return Condition(where, tuple(_check_expression(where, columns)))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pyarrow as pa
 
+from metadata_extractors.closed_duckdb import Ahead
 from metadata_extractors.conditions import Condition, Where, condition, names_in
 from metadata_extractors.having_columns import (
     READ_NOW,
@@ -22,7 +23,6 @@ from metadata_extractors.having_columns import (
 )
 from metadata_extractors.privacy import Privacy, privacy
 from metadata_extractors.querying import Means, Scope, query, shaped
-from metadata_extractors.reading import read_now
 from metadata_extractors.registry import make_extractor
 from metadata_extractors.selecting import Asked, Selected, Tally, picked
 from snapengine.bulkfold import VIEW_SCHEMA
@@ -187,13 +187,19 @@ class _Plan:
 def _answered(view: View, question: Question, rules: Privacy) -> Answer:
     """The answer; begun anew where a file that it began with was swept or written anew meanwhile."""
     for _ in range(_TRIES - 1):
-        with suppress(ArchiveFileMissing):
-            return _answered_once(view, question, rules)
-    return _answered_once(view, question, rules)
+        with suppress(ArchiveFileMissing), _opening(question) as ahead:
+            return _answered_once(view, question, rules, ahead)
+    with _opening(question) as ahead:
+        return _answered_once(view, question, rules, ahead)
 
 
-def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
-    plan = _plan(view, view.row_schema(question.extractor), question, rules)
+def _opening(question: Question) -> Ahead:
+    """One DuckDB to check a condition in SQL with, and one to work it out."""
+    return Ahead(2 if isinstance(question.where, str) else 0)
+
+
+def _answered_once(view: View, question: Question, rules: Privacy, ahead: Ahead) -> Answer:
+    plan = _plan(view, view.row_schema(question.extractor), question, rules, ahead)
     hidden = set(identifying_names(plan.known))
     used = [plan.known.field(name) for name in plan.condition.columns]
     rules.allow(used)
@@ -202,7 +208,7 @@ def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
     asked = replace(_asked(plan, rules, used), numbers=question.numbers)
     scope = replace(_scope(view, question), versions=having(plan.known, plan.further))
     without: list[pa.RecordBatch] | None = [] if question.missing == "read" else None
-    means = Means(question.memory)
+    means = Means(question.memory, ahead=ahead)
     tally = query(joined, plan.known, asked, plan.read, scope, means, without=without)
     if without is None and not plan.stored and _reads_unasked(view, question, tally.selected):
         without = []
@@ -227,18 +233,28 @@ def _answered_once(view: View, question: Question, rules: Privacy) -> Answer:
 # What is asked
 
 
-def _plan(view: View, stored: pa.Schema, question: Question, rules: Privacy) -> _Plan:
+def _plan(
+    view: View, stored: pa.Schema, question: Question, rules: Privacy, ahead: Ahead | None = None
+) -> _Plan:
     any_row = len(stored) > len(_NO_EXTRACTOR)
     known = stored if any_row else _not_stored(question)
+    checked = None
     if any_row:
-        more = unextracted(stored, question.extractor, question.columns, question.where)
+        named: Sequence[str] = ()
+        try:
+            checked = condition(question.where, stored, ahead)
+        except UsageError:
+            named = names_in(question.where)
+        more = unextracted(stored, question.extractor, question.columns, named)
         if question.missing != "read":
             refuse(more, view, question.extractor)
         known = pa.schema([*stored, *more])
-    checked = condition(question.where, known)
+        checked = None if more else checked
+    checked = checked or condition(question.where, known, ahead)
     picked(question.columns, known)
     names = _names(known, question.columns)
-    read = rules.read([known.field(name) for name in dict.fromkeys([*names, *checked.columns])], known)
+    transformed = checked.columns if rules.transform is not None else ()
+    read = rules.read([known.field(name) for name in dict.fromkeys([*names, *transformed])], known)
     columns = tuple(dict.fromkeys(["key", *(field.name for field in read)]))
     named = () if question.columns is None or question.whole else question.columns
     further = further_in(known, [*named, *checked.columns])
@@ -321,6 +337,8 @@ def _reads_unasked(view: View, question: Question, selected: Selected) -> bool:
 def _with_read(
     view: View, question: Question, plan: _Plan, tally: Tally, without: Sequence[pa.RecordBatch]
 ) -> Selected:
+    from metadata_extractors.reading import read_now  # most questions need nothing of it
+
     rows = pa.Table.from_batches(without).select(VIEW_SCHEMA.names).cast(VIEW_SCHEMA)
     wanted = {*plan.read, *plan.condition.columns} - {field.name for field in _NO_EXTRACTOR}
     columns = [name for name in plan.known.names if name in wanted] or None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metadata_extractors.conditions import Where, condition, names_in
 from metadata_extractors.registry import make_extractor
 from snapengine.cautions import MetadataMissing, caution
 from snapengine.errors import UsageError
@@ -45,14 +44,11 @@ def _texts(versions: Iterable[str]) -> pa.Array[Any]:
 
 
 def unextracted(
-    stored: pa.Schema, extractor: str, columns: Sequence[str] | None, where: Where | None
+    stored: pa.Schema, extractor: str, columns: Sequence[str] | None, named: Iterable[str]
 ) -> list[pa.Field[Any]]:
-    """Columns that are asked for, known to the extractor, that no row has; they say so of themselves."""
-    names = [] if columns is None or isinstance(columns, str) else list(columns)
-    try:
-        condition(where, stored)
-    except UsageError:
-        names += names_in(where)
+    """Columns that are asked for, known to the extractor, that no row has; they say so of themselves. What a
+    condition names that does not fit what is stored is `named`."""
+    names = [*([] if columns is None or isinstance(columns, str) else columns), *named]
     fields: dict[str, pa.Field[Any]] = {}
     for name in names:
         if name in stored.names:

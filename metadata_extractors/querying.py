@@ -6,37 +6,36 @@ and comes from the log: so an answer costs a scan of the files, and what changed
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from metadata_extractors.closed_duckdb import (
-    arrow_table,
+    Ahead,
     closed_connection,
     literal,
-    quoted,
     run_failure,
     the_duckdb,
 )
+from metadata_extractors.conditions import EVERYTHING
 from metadata_extractors.having_columns import READ_OUTCOMES, lacks
+from metadata_extractors.query_files import Files, local
 from metadata_extractors.selecting import USUAL, Asked, Tally
 from snapengine.archive.planning import keys_below
 from snapengine.bulkfold import VIEW_SCHEMA
-from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, BadData, SnapEngineError, UsageError
+from snapengine.errors import ArchiveDamaged, BadData, SnapEngineError
 from snapengine.narrowing import between
 from snapengine.view_rows import Joined
 
 if TYPE_CHECKING:
     import duckdb
-
-_BATCH_ROWS: Final = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,7 @@ class Means:
     memory: str = "512MiB"
     threads: int | None = None
     temporary: Path | None = None
+    ahead: Ahead | None = None
 
 
 def query(
@@ -119,21 +119,53 @@ def query(
     shape = pa.schema([known.field(name).with_nullable(True) for name in dict.fromkeys(names)])
     tally, begun = Tally(asked), joined
     with ThreadPoolExecutor(1, thread_name_prefix="snapengine-verify") as pool:
-        verified = pool.submit(joined.verify, shape.names)
+        verifying = _Later(pool, partial(joined.verify, shape.names))
         try:
-            if joined.files:
-                joined = _over_files(joined, shape, columns, scope, means, tally, without)
-            meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
-            tally.judge((batch for batch in meant if batch.num_rows), without)
+            with _connected(joined, asked, means) as connection:
+                if joined.files and connection is not None:
+                    with _told():
+                        files = Files(connection, _local(joined), shape, scope)
+                        verifying.begun()  # not before: two threads in Python hinder each other
+                        joined = _over_files(joined, files, columns, tally, without)
+                meant = (scope.of(shaped(batch, shape)) for batch in joined.batches())
+                tally.judge((batch for batch in meant if batch.num_rows), without, connection)
         except SnapEngineError:
             begun.abandon()
-            verified.result()  # what a damaged file seems to say is no error of the caller's
+            verifying.begun().result()  # what a damaged file seems to say is no error of the caller's
             raise
         except BaseException:
             begun.abandon()
             raise
-        verified.result()
+        verifying.begun().result()
     return tally
+
+
+class _Later:
+    """What a thread does, once, from when it is begun."""
+
+    def __init__(self, pool: Executor, call: Callable[[], None]) -> None:
+        self._pool = pool
+        self._call = call
+        self._coming: Future[None] | None = None
+
+    def begun(self) -> Future[None]:
+        """Begin it, if it has not begun."""
+        self._coming = self._coming or self._pool.submit(self._call)
+        return self._coming
+
+
+def _connected(
+    joined: Joined, asked: Asked, means: Means
+) -> AbstractContextManager[duckdb.DuckDBPyConnection | None]:
+    """One that reads the files, and works the condition out of other rows too."""
+    if not joined.files and asked.condition.sql in {None, EVERYTHING.where}:
+        return nullcontext()
+    threads = means.threads if joined.files else 1
+    return closed_connection(_local(joined), threads, means.memory, means.temporary, means.ahead)
+
+
+def _local(joined: Joined) -> list[str]:
+    return [local(path) for path in joined.files]
 
 
 def shaped(batch: pa.RecordBatch, shape: pa.Schema) -> pa.RecordBatch:
@@ -148,62 +180,10 @@ def shaped(batch: pa.RecordBatch, shape: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=shape)
 
 
-class _Files:
-    """The rows of files that are meant, as a relation for DuckDB."""
-
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        paths: list[str],
-        shape: pa.Schema,
-        scope: Scope,
-    ) -> None:
-        self.connection = connection
-        self.shape = shape
-        stored = _stored_schemas(paths, shape)
-        connection.register("shape", shape.empty_table())
-        listed = ", ".join(
-            scope.outcome()
-            if name == "outcome"
-            else f"f.{quoted(name)}"
-            if name in stored
-            else f"(SELECT {quoted(name)} FROM shape) AS {quoted(name)}"  # noqa: S608  # NULL, of the right type
-            for name in shape.names
-        )
-        by_name = ", union_by_name = true" if len(paths) > 1 else ""
-        source = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false{by_name}) AS f"
-        if scope.keys is not None:
-            connection.register("chosen", pa.table({"key": scope.keys}))
-            source += " SEMI JOIN chosen ON f.key = chosen.key"
-        where = " AND ".join(scope.sql()) or "true"
-        self.relation = f"(SELECT {listed} FROM {source} WHERE {where})"  # noqa: S608  # names are quoted
-        self.standing = self.relation
-        """The rows of keys that have not changed."""
-
-    def leave_out(self, changed: pa.Array[Any]) -> None:
-        if len(changed):
-            self.connection.register("changed", pa.table({"key": changed}))
-            self.standing = f"(SELECT s.* FROM {self.relation} AS s ANTI JOIN changed ON s.key = changed.key)"  # noqa: S608  # as above
-
-    def table(self, columns: Sequence[str], where: str) -> pa.Table:
-        """Also of keys that have changed."""
-        return arrow_table(self.connection, self._select(columns, self.relation, where))
-
-    def batches(self, columns: Sequence[str], where: str) -> Iterator[pa.RecordBatch]:
-        relation: Any = self.connection.sql(self._select(columns, self.standing, where))
-        yield from relation.to_arrow_reader(_BATCH_ROWS)
-
-    def _select(self, columns: Sequence[str], relation: str, where: str) -> str:
-        names = ", ".join(map(quoted, columns))
-        return f"SELECT {names} FROM {relation} WHERE (\n{where}\n)"  # noqa: S608  # names are quoted, the condition was checked
-
-
 def _over_files(
     joined: Joined,
-    shape: pa.Schema,
+    files: Files,
     columns: Sequence[str],
-    scope: Scope,
-    means: Means,
     tally: Tally,
     without: list[pa.RecordBatch] | None,
 ) -> Joined:
@@ -213,35 +193,37 @@ def _over_files(
     changed; then a look at what is neither chosen nor ruled out. Any other is judged batch by batch, and so
     is one that fails there: it may have failed on a row that does not count.
     """
-    paths = [_local(path) for path in joined.files]
     text = tally.asked.condition.sql
-    with closed_connection(paths, means.threads, means.memory, means.temporary) as connection:
-        try:
-            files = _Files(connection, paths, shape, scope)
-            skipping = text is not None and not tally.asked.transformed_first
-            scanned = _unless_it_fails(lambda: _scan(files, columns, tally.asked)) if skipping else None
-            settled = joined.settled()
-            if not settled.files:
-                return settled
-            files.leave_out(pa.array(settled.changed, pa.string()))
-            numbers = None
-            if scanned is not None:
-                chosen, plain = _standing(scanned[0], settled), scanned[1]
-                numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
-            if numbers is None:
-                read = (batch.cast(shape) for batch in files.batches(shape.names, "true"))
-                tally.judge(read, without)
-                return settled
-            answer = pa.schema([shape.field(name) for name in columns])
-            tally.keep(chosen.cast(answer))
-            tally.count(numbers)
-            if without is not None:
-                without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
-        except the_duckdb().OutOfMemoryException as error:
-            raise run_failure(error) from None
-        except the_duckdb().Error:  # no condition was worked out in what failed here
-            raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
+    shape = files.shape
+    skipping = text is not None and not tally.asked.transformed_first
+    scanned = _unless_it_fails(lambda: _scan(files, columns, tally.asked)) if skipping else None
+    settled = joined.settled()
+    if not settled.files:
+        return settled
+    files.leave_out(pa.array(settled.changed, pa.string()))
+    numbers = None
+    if scanned is not None:
+        chosen, plain = _standing(scanned[0], settled), scanned[1]
+        numbers = _unless_it_fails(lambda: _numbers(files, tally.asked, chosen.num_rows, plain=plain))
+    if numbers is None:
+        tally.judge((batch.cast(shape) for batch in files.batches(shape.names, "true")), without)
+        return settled
+    tally.keep(chosen.cast(pa.schema([shape.field(name) for name in columns])))
+    tally.count(numbers)
+    if without is not None:
+        without += (batch.cast(shape) for batch in files.batches(shape.names, "outcome IS NULL"))
     return settled
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What fails here, as callers know it: no condition was worked out in it."""
+    try:
+        yield
+    except the_duckdb().OutOfMemoryException as error:
+        raise run_failure(error) from None
+    except the_duckdb().Error:
+        raise ArchiveDamaged("Some file of the archive's metadata cannot be read.") from None
 
 
 T = TypeVar("T")
@@ -259,11 +241,12 @@ def _unless_it_fails(scan: Callable[[], T]) -> T | None:
         return None
 
 
-def _scan(files: _Files, columns: Sequence[str], asked: Asked) -> tuple[pa.Table, bool]:
+def _scan(files: Files, columns: Sequence[str], asked: Asked) -> tuple[pa.Table, bool]:
     """The rows that are chosen, also of keys that have changed, and whether all others are ruled out."""
-    text = asked.condition.sql
-    chosen = files.table(columns, f"outcome IS NOT NULL AND (\n{text}\n)")
-    return chosen, text is not None and not asked.numbers and _plain(files, text)
+    text = asked.condition.sql or "true"
+    proven = asked.condition.null_by_null_alone and files.prove(asked.condition.columns)
+    chosen = files.table(columns, text if proven else f"outcome IS NOT NULL AND (\n{text}\n)")
+    return chosen, not asked.numbers and (proven or _plain(files, text))
 
 
 def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
@@ -273,7 +256,7 @@ def _standing(rows: pa.Table, joined: Joined) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(joined.changed, pa.string()))))
 
 
-def _plain(files: _Files, text: str) -> bool:
+def _plain(files: Files, text: str) -> bool:
     """Whether all rows, also of keys that have changed, are chosen or plainly ruled out. Keys, which take
     longest, are not read for it."""
     look = f"SELECT count(*) FROM {files.relation} WHERE {_left_over(text)}"  # noqa: S608  # as below
@@ -287,7 +270,7 @@ def _left_over(text: str) -> str:
 
 
 def _numbers(
-    files: _Files, asked: Asked, chosen: int, *, plain: bool
+    files: Files, asked: Asked, chosen: int, *, plain: bool
 ) -> list[tuple[str | None, bool | None, int]]:
     """Numbers by outcome and verdict; unless all are wanted without the rows that are plainly ruled out."""
     if plain:
@@ -300,41 +283,3 @@ def _numbers(
         return found
     told = sum(count for outcome, true, count in found if outcome is not None and true)
     return [*found, (USUAL[0], True, chosen - told)]
-
-
-def _local(path: Path) -> str:
-    """The path, if it is that of one file only for DuckDB."""
-    if re.search(r"[*?\[]", str(path)):
-        raise UsageError(
-            f"{path} would be read as a pattern of many files. Set SNAPENGINE_CACHE (or TMPDIR) to a folder "
-            "without *, ? and [ in its name."
-        )
-    return str(path)
-
-
-def _in_parquet(shape: pa.Schema) -> pa.Schema:
-    """The types that Parquet has for these: it has no timestamps in seconds, for one."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(shape.empty_table(), sink)
-    return pq.read_schema(pa.BufferReader(sink.getvalue()))
-
-
-def _stored_schemas(paths: Sequence[str], shape: pa.Schema) -> set[str]:
-    """The names of the columns that some file has. Raises `BadData` where one is of another type."""
-    names: set[str] = set()
-    expected = _in_parquet(shape)
-    for path in paths:
-        try:
-            stored = pq.read_schema(path)
-        except FileNotFoundError:
-            raise ArchiveFileMissing(f"The metadata file {path} is not there.") from None
-        except (pa.ArrowException, OSError) as error:
-            raise ArchiveDamaged(
-                f"The metadata file {path} cannot be read ({type(error).__name__})."
-            ) from None
-        for field in expected:
-            if field.name in stored.names and stored.field(field.name).type != field.type:
-                found = stored.field(field.name).type
-                raise BadData(f"{path} has {found} in its column {field.name}, and not {field.type}.")
-        names.update(stored.names)
-    return names

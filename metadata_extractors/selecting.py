@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 from metadata_extractors.closed_duckdb import check_names
 from metadata_extractors.conditions import Condition
 from snapengine.errors import UsageError
+
+if TYPE_CHECKING:
+    import duckdb
 
 USUAL: Final = ("ok", "not_matched")
 """Outcomes that are no cause for concern."""
@@ -84,11 +87,16 @@ class Tally:
         self._outcomes: Counter[str] = Counter()
         self._without_row = 0
 
-    def judge(self, batches: Iterable[pa.RecordBatch], without: list[pa.RecordBatch] | None = None) -> None:
+    def judge(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        without: list[pa.RecordBatch] | None = None,
+        connection: duckdb.DuckDBPyConnection | None = None,
+    ) -> None:
         """Rows with the columns that are asked for and used, and `outcome`. Those of objects without a row of
-        metadata are counted, and put into `without`."""
+        metadata are counted, and put into `without`. For `connection` see `Condition.judging`."""
         first = self.asked.transform if self.asked.transformed_first else None
-        with self.asked.condition.judging() as judge:
+        with self.asked.condition.judging(connection) as judge:
             for batch in batches:
                 known = pc.is_valid(batch["outcome"])
                 self._without_row += batch.num_rows - known.true_count

@@ -10,9 +10,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from metadata_extractors.closed_duckdb import check_names, closed_connection, fold, quoted, the_duckdb
+from metadata_extractors.closed_duckdb import (
+    Ahead,
+    check_names,
+    closed_connection,
+    fold,
+    quoted,
+    the_duckdb,
+)
 from metadata_extractors.where_names import (
     ALLOWED_CLASSES,
     ALLOWED_FUNCTIONS,
@@ -22,6 +29,7 @@ from metadata_extractors.where_names import (
     WHY_CLASSES,
     WHY_FUNCTIONS,
 )
+from metadata_extractors.where_nulls import null_by_null_alone
 from snapengine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,19 +44,30 @@ _PLACES: Final = re.compile(r'"query_location(?:_length)?":\d+,?')
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*(?:'|$)|(\$\w*\$).*?(?:\1|$)", re.DOTALL)
 
 
-def checked(where: str, columns: pa.Schema) -> tuple[str, list[str]]:
-    """The condition without the blanks around it, if it is a single boolean SQL expression over `columns`;
-    and the names of those that it uses, in their order.
+class Checked(NamedTuple):
+    """A single boolean SQL expression over known columns."""
+
+    text: str
+    """Without the blanks around it."""
+    columns: list[str]
+    """The names of those that it uses, in their order."""
+    null_by_null_alone: bool
+    """It is known to be NULL at most where one of them is."""
+
+
+def checked(where: str, columns: pa.Schema, ahead: Ahead | None = None) -> Checked:
+    """The condition, if it is a single boolean SQL expression over `columns`.
 
     Raises `UsageError` for anything else: it says why and shows the place, but never what
     stands in quotes there.
     """
     text = _plain_text(where)
-    with closed_connection(threads=1) as connection:
+    with closed_connection(threads=1, ahead=ahead) as connection:
         expression = _parsed(connection, text)
         used = _walk(expression, text, columns)
         _bind(connection, text, columns)
-    return text, [name for name in columns.names if name in used]
+    names = [name for name in columns.names if name in used]
+    return Checked(text, names, null_by_null_alone(expression))
 
 
 def mentioned(where: str) -> list[str]:

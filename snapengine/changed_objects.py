@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,24 +22,14 @@ RANGE_ROWS = 65_536
 """Rows of a range, more or less: they may be wide."""
 
 
-class Standing:
-    """What stands where a plan starts: looked up by key, from one thread at a time."""
-
-    def __init__(self, reading: Reading, schema: pa.Schema) -> None:
-        """`schema`: some columns of `VIEW_SCHEMA`, `key` among them."""
-        self._schema = schema
-        self._objects = reading.files_window(reading.plan.objects, schema)
-        self._changed = reading.files_window(reading.plan.changed, schema)
-        self._gone = reading.files_window(reading.plan.gone, GONE)
-
-    def rows(self, keys: KeyRange, wanted: Sequence[str]) -> pa.Table:
-        """The rows of these keys (in order, of the range), in no order."""
-        if not wanted:
-            return self._schema.empty_table()
-        changed, gone = self._changed.rows(keys, wanted), self._gone.rows(keys, wanted)
-        other = {*changed["key"].to_pylist(), *gone["key"].to_pylist()}
-        left = [key for key in wanted if key not in other]
-        return pa.concat_tables([changed, self._objects.rows(keys, left)]) if left else changed
+def standing(over: Changes, wanted: pa.Array[Any], others: Callable[[list[str]], pa.Table]) -> pa.Table:
+    """Of these keys what a live set shows, in no order: of those that a differential does not change, what
+    `others` gives, which is asked for keys in order."""
+    changed = over.rows.filter(pc.is_in(over.rows["key"], value_set=wanted))
+    gone = over.replaced.filter(pc.is_in(over.replaced, value_set=wanted))
+    told = pa.chunked_array([*changed["key"].chunks, gone], pa.string()).combine_chunks()
+    left = wanted.filter(pc.invert(pc.is_in(wanted, value_set=told)))
+    return pa.concat_tables([changed, others(sorted(left.to_pylist()))]) if len(left) else changed
 
 
 class ObservedChanges:
@@ -50,13 +41,14 @@ class ObservedChanges:
         self._start = reading.plan.start
         self._at = at
         self._history = reading.observations(reading.plan.history)
-        self._ids = Standing(reading, pa.schema(EMPTY_BASE.schema))
+        self._ids = reading.files_window(reading.plan.objects, pa.schema(EMPTY_BASE.schema))
 
-    def of(self, keys: KeyRange, side: pa.Table, delta: pa.Table) -> Changes:
-        """Of a range of keys: `side` has the earlier observations of some keys, `delta` all later ones."""
+    def of(self, keys: KeyRange, side: pa.Table, delta: pa.Table, over: Changes) -> Changes:
+        """Of a range of keys: `side` has the earlier observations of some keys, `delta` all later ones;
+        `over` is what a differential says."""
         removed = pc.unique(delta.filter(pc.equal(delta["kind"], VERSION_DELETED))["key"])
-        ids = self._ids.rows(keys, sorted(removed.to_pylist()))
-        told = settle(ids, side, delta, self._at, self._start.at)
+        ids = self._ids.rows(keys, sorted(removed.to_pylist())) if len(removed) else EMPTY_BASE
+        told = settle(ids, side, delta, self._at, self._start.at, over)
         whole = histories_of(self._history, keys, sorted(told.whole.to_pylist()))
         objects = [told.rows, *(bulkfold(history, self._at) for history in whole)]
         return Changes(pc.unique(told.replaced), pa.concat_tables(objects))
@@ -105,7 +97,7 @@ class _Differences:
         return read
 
     def _together(self, keys: KeyRange, over: Changes, side: pa.Table, delta: pa.Table) -> Changes:
-        changes = over.then(self._changes.of(keys, side, delta))
+        changes = over.then(self._changes.of(keys, side, delta, over))
         rows = changes.rows.take(pc.sort_indices(changes.rows, sort_keys=[("key", "ascending")]))
         replaced = pc.unique(changes.replaced)
         return Changes(replaced.take(pc.sort_indices(replaced)), rows)

@@ -34,7 +34,7 @@ class Changes(NamedTuple):
     replaced: pa.Array
     """Keys of which its rows do not count; those of the rows below need not be among them."""
     rows: pa.Table
-    """`VIEW_SCHEMA`, or some of its columns: those that count instead, in no order."""
+    """Those that count instead, by the live set's columns, in no order."""
 
     def then(self, later: Changes) -> Changes:
         """Both, one after the other."""
@@ -160,7 +160,7 @@ def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table
         if piece.more is None or piece.order is None:
             merged.append(held)
         else:
-            both = pa.concat_tables([held, piece.more]).combine_chunks()
+            both = pa.Table.from_batches([piece.held, piece.more]).combine_chunks()
             merged.append(both.take(pa.array(piece.order)))
     return pa.concat_tables(merged)
 
@@ -168,19 +168,19 @@ def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table
 def pieces_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> Iterator[Piece]:
     """The same, not put together yet: pieces of the live set, each with the rows that belong there."""
     rows = rows.combine_chunks()
-    rows = rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")]))
-    keys = _whole(rows["key"])
+    more = _batch(rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")])))
+    keys = more["key"]
     changed = pc.unique(pa.chunked_array([replaced, keys]))
     changed = changed.take(pc.array_sort_indices(changed))
     pieces = [piece for piece in base.to_batches(max_chunksize=PIECE_ROWS) if piece.num_rows]
     if not pieces:
-        yield from map(Piece, rows.to_batches(PIECE_ROWS))
+        yield from (Piece(more.slice(start, PIECE_ROWS)) for start in range(0, len(keys), PIECE_ROWS))
         return
     lasts = pa.array([piece["key"][-1] for piece in pieces[:-1]], pa.string())
     bounds = zip(_parts(changed, lasts), _parts(keys, lasts), strict=True)
     for piece, (old, new) in zip(pieces, bounds, strict=True):
         order = _order(piece["key"], changed.slice(*old), keys.slice(*new)) if old[1] else None
-        yield Piece(piece, rows.slice(*new), order)
+        yield Piece(piece, more.slice(*new), order)
 
 
 def _parts(keys: pa.Array, lasts: pa.Array) -> list[tuple[int, int]]:
@@ -212,8 +212,8 @@ def _search(keys: pa.Array, wanted: pa.Array, side: Literal["left", "right"] = "
     return np.array(found, np.int64)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else _keys([])
+def _batch(rows: pa.Table) -> pa.RecordBatch:
+    return pa.record_batch([column.combine_chunks() for column in rows.columns], schema=rows.schema)
 
 
 def _keys(keys: list[str]) -> pa.Array:

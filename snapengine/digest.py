@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from snapengine.row_bytes import COLUMNS, PIECE_ROWS, Piece, bytes_of
+from snapengine.row_bytes import COLUMNS, PIECE_ROWS, Piece, Room, bytes_of
 
 BLOCK_ROWS = 65_536
 UNKNOWN_SIZE = 2**64 - 1
@@ -21,7 +21,8 @@ UNKNOWN_SIZE = 2**64 - 1
 Row = tuple[str, str, str | None, int | None]
 """Key, version id, ETag, size in bytes."""
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = max(1, min(4, (os.cpu_count() or 1) - 1))
+"""One processor is left to those who read: if rows are hashed faster than they come, all wait in turn."""
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -55,10 +56,11 @@ def digest_pieces(pieces: Iterable[Piece]) -> str:
     """
     total = sha256()
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="snapengine-digest")
+    rooms = [Room() for _ in range(_WORKERS)]
     waiting: deque[Future[bytes]] = deque()
     try:
         for block in _blocks(pieces):
-            waiting.append(pool.submit(_hashed, block))
+            waiting.append(pool.submit(_hashed, block, rooms))
             if len(waiting) > 2 * _WORKERS:
                 total.update(waiting.popleft().result())
         for ahead in waiting:
@@ -107,9 +109,13 @@ def _blocks(pieces: Iterable[Piece]) -> Iterator[list[_Part]]:
         yield parts
 
 
-def _hashed(block: list[_Part]) -> bytes:
-    """What is encoded is hashed while it is in the processor's cache."""
-    found = sha256()
-    for part in block:
-        found.update(bytes_of(*part))
+def _hashed(block: list[_Part], rooms: list[Room]) -> bytes:
+    """What is encoded is hashed while it is in the processor's cache. Of the rooms no other thread has, one
+    is used."""
+    found, room = sha256(), rooms.pop()
+    try:
+        for part in block:
+            found.update(bytes_of(*part, room))
+    finally:
+        rooms.append(room)
     return found.digest()

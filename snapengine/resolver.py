@@ -16,7 +16,17 @@ from snapengine.deltafold import EMPTY_BASE, Changes, pieces_together, put_toget
 from snapengine.fold import fold
 from snapengine.model import CREATED, EVENT, Epoch, ObjectVersion, Observation, SnapshotRef
 from snapengine.observation_codec import SCHEMA, observations_of
-from snapengine.ranges import Finish, Fold, Observations, Reading, Sources, T, after_key, at_once, by_ranges
+from snapengine.ranges import (
+    Finish,
+    Fold,
+    Observations,
+    Reading,
+    Sources,
+    T,
+    after_key,
+    at_once,
+    by_ranges,
+)
 from snapengine.row_bytes import COLUMNS, PIECE_ROWS, Piece
 
 
@@ -64,9 +74,14 @@ def resolve_ranges(
 def resolve_pieces(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> Iterator[Piece]:
     """What `resolve` gives, of the digest's columns, as pieces that are not put together."""
     schema = view_schema(ref, COLUMNS)
-    for pieces in by_ranges(
-        sources, ref, epoch, lambda reading: Resolution(reading, ref, schema, None).start_pieces
-    ):
+
+    def begin(reading: Reading) -> Fold[list[Piece]]:
+        return Resolution(reading, ref, schema, None).start_pieces
+
+    def ranges(reading: Reading) -> list[KeyRange]:
+        return reading.ranges(times=2)  # of few columns
+
+    for pieces in by_ranges(sources, ref, epoch, begin, ranges=ranges):
         yield from pieces
 
 

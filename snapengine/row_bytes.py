@@ -35,7 +35,7 @@ class Piece(NamedTuple):
     """Some rows, some more, and of both, one after the other, the places of those that are meant."""
 
     held: pa.Table | pa.RecordBatch
-    more: pa.Table | None = None
+    more: pa.RecordBatch | None = None
     order: npt.NDArray[np.int64] | None = None
     """None for the first alone."""
 
@@ -43,7 +43,22 @@ class Piece(NamedTuple):
         return self.held.num_rows if self.order is None else len(self.order)
 
 
-def bytes_of(piece: Piece, start: int, stop: int) -> memoryview:
+class Room:
+    """Where rows are put side by side, one piece after the other: what they share is written once."""
+
+    def __init__(self) -> None:
+        self._rows: _Fixed = np.empty(0)
+
+    def rows(self, parts: list[_Part], dtype: np.dtype[Any], count: int) -> _Fixed:
+        """So many, until the next call; of the parts only the texts' lengths are there, which the layout
+        says."""
+        if self._rows.dtype != dtype or len(self._rows) < count:
+            self._rows = np.empty(count + count // 8, dtype)
+            _fill(self._rows, parts, 0)
+        return self._rows[:count]
+
+
+def bytes_of(piece: Piece, start: int, stop: int, room: Room) -> memoryview:
     """Of a piece's rows those from `start` up to `stop`, one after the other, as `encoded_rows` makes them.
 
     Where all are of one width only whole rows are put in order, and nothing holds Python up.
@@ -57,9 +72,9 @@ def bytes_of(piece: Piece, start: int, stop: int) -> memoryview:
         both = [_side_by_side(held, piece.held.num_rows), _side_by_side(more, piece.more.num_rows)]
         return _values_of(pa.concat_arrays(both).take(pa.array(order)))
     count = piece.held.num_rows
-    rows = np.empty(count + piece.more.num_rows, dtype)
-    _fill(rows[:count], held)
-    _fill(rows[count:], more)
+    rows = room.rows(held, dtype, count + piece.more.num_rows)
+    _fill(rows[:count], held, 1)
+    _fill(rows[count:], more, 1)
     return rows.view(f"V{dtype.itemsize}").take(order).view(np.uint8).data
 
 
@@ -76,21 +91,28 @@ def _layout(parts: list[_Part]) -> np.dtype[Any] | None:
     return np.dtype([(f"{place}", part.dtype) for place, part in enumerate(parts)])
 
 
-def _fill(rows: _Fixed, parts: list[_Part]) -> None:
+def _fill(rows: _Fixed, parts: list[_Part], *dimensions: int) -> None:
+    """Write the parts of these dimensions."""
     if len(rows):
         for place, part in enumerate(parts):
-            rows[f"{place}"] = part
+            if part.ndim in dimensions:
+                rows[f"{place}"] = part
 
 
 def _parts(rows: pa.Table | pa.RecordBatch) -> list[_Part]:
     key, version_id, etag, size = (_whole(rows[name]) for name in COLUMNS)
-    if key.null_count or version_id.null_count or (pc.min(size).as_py() or 0) < 0:
+    known = _filled(size, 0).to_numpy()
+    if key.null_count or version_id.null_count or known.min(initial=0) < 0:
         raise BadData("A view's row has no key, no version id, or a negative size: it is damaged.")
     parts: list[_Part] = []
-    for text in (key, version_id, pc.fill_null(etag, "")):
+    for text in (key, version_id, _filled(etag, "")):
         parts += _with_length(text)
-    parts.append(pc.fill_null(size, -1).to_numpy().astype(">i8"))  # 64 bits of ones: an unknown size
+    parts.append(_filled(size, -1).to_numpy().astype(">i8"))  # 64 bits of ones: an unknown size
     return parts
+
+
+def _filled(column: pa.Array[Any], value: str | int) -> pa.Array[Any]:
+    return pc.fill_null(column, value) if column.null_count else column
 
 
 def _whole(column: pa.ChunkedArray[Any] | pa.Array[Any]) -> pa.Array[Any]:
@@ -147,5 +169,5 @@ def _side_by_side(parts: list[_Part], count: int) -> pa.BinaryArray:
 
 def _packed(columns: list[_Fixed], count: int) -> pa.BinaryArray:
     packed = np.empty(count, [(f"{place}", column.dtype) for place, column in enumerate(columns)])
-    _fill(packed, columns)
+    _fill(packed, columns, 0, 1)
     return _of_one_width(packed)

@@ -7,6 +7,7 @@ show."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from snapengine.archive.row_files import RowSchema, members_of
 from snapengine.archive.schemas import GONE
 from snapengine.archive.windows import Window
 from snapengine.bulkfold import VIEW_SCHEMA
-from snapengine.changed_objects import RANGE_ROWS, ObservedChanges, Standing
+from snapengine.changed_objects import RANGE_ROWS, ObservedChanges, standing
 from snapengine.deltafold import Changes, put_together
 from snapengine.metadata_rows import (
     conform,
@@ -153,7 +154,7 @@ class ChangeFold:
         self._files, self._live = self._rows_of(live)
         self._changed_files, self._changed = self._rows_of(changed)
         self._gone = reading.files_window(plan.gone, GONE)
-        self._objects = Standing(reading, VIEW_SCHEMA)
+        self._objects = reading.files_window(plan.objects, VIEW_SCHEMA)
         self._observed = ObservedChanges(reading, ref.at)
 
     def _rows_of(self, files: Sequence[ArchiveFile]) -> tuple[Sequence[ArchiveFile], Window]:
@@ -185,8 +186,8 @@ class ChangeFold:
         def read() -> Finish[pa.Table]:
             side, delta, later, pending = (wait() for wait in waits)
             over = Changes(_whole(gone()["key"]), self._read_live(changed))
-            standing = put_together(self._read_live(base), *over) if base else None
-            return lambda: self._fold(keys, side, delta, later, pending, _Stood(standing, over))
+            stood = _Stood(put_together(self._read_live(base), *over) if base else None, over)
+            return lambda: self._fold(keys, side, delta, later, pending, stood)
 
         return read
 
@@ -198,13 +199,9 @@ class ChangeFold:
         """What the checkpoint's files, or a differential's, have of these keys."""
         if stood.base is not None:
             return of_keys(stood.base, wanted)
-        over = stood.over
-        changed = of_keys(over.rows, wanted)
-        left = _without(_without(wanted, _whole(over.rows["key"])), over.replaced)
-        if not len(left):
-            return changed
-        standing = self._read_live(lambda: self._live.rows(keys, sorted(left.to_pylist())))
-        return pa.concat_tables([changed, standing])
+        return standing(
+            stood.over, wanted, lambda left: self._read_live(partial(self._live.rows, keys, left))
+        )
 
     def _fold(
         self,
@@ -216,11 +213,11 @@ class ChangeFold:
         stood: _Stood,
     ) -> pa.Table:
         later = pa.concat_tables([later, self._tail.rows(keys, self._schema)])
-        replaced, view = self._observed.of(keys, side, delta)
+        replaced, view = self._observed.of(keys, side, delta, stood.over)
         touched = _without(pc.unique(later["key"]), replaced)
         told = _among(self._standing(keys, stood, touched), later)
         old = view.filter(pc.invert(self._is_new(view, side)))
-        as_it_was, there = self._as_it_was(keys, old, later)
+        as_it_was, there = self._as_it_was(keys, old, later, stood.over)
         view, old = _without_keys(view, as_it_was), _without_keys(old, as_it_was)
         replaced = _without(replaced, as_it_was)
         stays = _among(self._standing(keys, stood, there), old)
@@ -245,7 +242,7 @@ class ChangeFold:
         found = [shown]
         if stood.base is None:
             gone = pc.unique(pa.concat_arrays([changes.replaced, stood.over.replaced]))
-            absent = pa.table({"key": _without(gone, _whole(shown["key"]))})
+            absent = pa.table({"key": _without(gone, _whole(changes.rows["key"]))})
             found.append(conform(absent, self.schema))
         if self._rest:
             rest = _not_among(fold_rows(pa.concat_tables(rows)), shown)
@@ -253,14 +250,16 @@ class ChangeFold:
         return pa.concat_tables(found)
 
     def _as_it_was(
-        self, keys: KeyRange, old: pa.Table, later: pa.Table
+        self, keys: KeyRange, old: pa.Table, later: pa.Table, over: Changes
     ) -> tuple[pa.Array[Any], pa.Array[Any]]:
         """Of these objects the keys of which nothing has changed after all; and those of the others of which
         the live set shows that version id too."""
         same: list[str] = []
         there: list[str] = []
-        wanted = sorted(pc.unique(old["key"]).to_pylist())
-        stood = {row["key"]: row for row in self._objects.rows(keys, wanted).to_pylist()} if wanted else {}
+        objects = Changes(over.replaced, over.rows.select(VIEW_SCHEMA.names).cast(VIEW_SCHEMA))
+        wanted = pc.unique(old["key"])
+        rows = standing(objects, wanted, partial(self._objects.rows, keys))
+        stood = {row["key"]: row for row in rows.to_pylist()}
         touched = set(_among(old, later)["key"].to_pylist())
         for row in old.to_pylist():
             before = stood.get(row["key"])

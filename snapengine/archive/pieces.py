@@ -28,11 +28,12 @@ def pieces_of(
     piece of two groups, so that another choice of groups finds them in a cache. `end`: of the last block;
     `gap`: as for `merged`."""
     wanted = set(columns)
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    places = [i for i, path in enumerate(paths) if path.partition(".")[0] in wanted]
     pieces: list[Piece] = []
     for index in sorted(set(groups)):
         group = metadata.row_group(index)
-        chunks = [group.column(i) for i in range(group.num_columns)]
-        ranges = [_range(c) for c in chunks if c.path_in_schema.partition(".")[0] in wanted]
+        ranges = [_range(group.column(i)) for i in places]
         aligned = [Piece(a - a % block, min(b + -b % block, end)) for a, b in sorted(ranges)]
         pieces += merged(aligned, gap, None)
     return pieces

@@ -117,11 +117,10 @@ class Plan:
         live = sum(f.rows for f in self.objects)
         checkpoint, difference = self.start
         differential = ""
-        if difference is not None:
-            changed = sum(f.rows for f in (*self.changed, *self.gone))
+        if difference is not None and (files := (*self.changed, *self.gone)):
             differential = (
-                f"what of {changed:,} keys had changed by {render(difference.at)}, epoch "
-                f"{difference.epoch:,}, in {len(self.changed) + len(self.gone)} files; "
+                f"at most {sum(f.rows for f in files):,} keys that had changed by {render(difference.at)}, "
+                f"epoch {difference.epoch:,}, in {len(files)} files; "
             )
         return (
             f"The checkpoint of {render(checkpoint.at)}, epoch {checkpoint.epoch:,}: at most "

@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 from snapengine.archive.manifest import ArchiveFile
 from snapengine.archive.planning import Bounds, KeyRange, Part, groups_in, groups_of
 
+GROUPS_AT_ONCE = 16
+"""Row groups of a file that are in memory when single keys are wanted of it."""
+
 
 class Reader(Protocol):
     """What is needed of `reading.ArchiveReader`."""
@@ -98,19 +101,26 @@ class _Open:
             return self._as_wanted(self._reader().read(file, columns=self._columns))
         groups = [Bounds(*group) for group in self._reader().groups(file)]
         numbers = groups_in(groups, keys)
-        if only is not None:
-            hits = set(groups_of(groups, only))
-            numbers = [number for number in numbers if number in hits]
+        if only is None:
+            return self._of_groups(groups, numbers, keys)
+        hits = set(groups_of(groups, only))
+        numbers = [number for number in numbers if number in hits]
+        wanted = pa.array(only, pa.string())
+        found = [self._schema.empty_table()]
+        for start in range(0, len(numbers), GROUPS_AT_ONCE):  # they may be all that there are
+            table = self._of_groups(groups, numbers[start : start + GROUPS_AT_ONCE], keys)
+            found.append(table.filter(pc.is_in(table["key"], value_set=wanted)))
+        return pa.concat_tables(found)
+
+    def _of_groups(self, groups: Sequence[Bounds], numbers: Sequence[int], keys: KeyRange) -> pa.Table:
+        """The rows of a range in some row groups; those that the next range needs too are kept."""
         self._fetch(groups, [number for number in numbers if number not in self._kept])
         pieces = [_slice(self._kept[number], groups[number], keys) for number in numbers]
         if keys.after is None:
             self._kept.clear()
         else:
             self._kept = {n: t for n, t in self._kept.items() if groups[n].max_key >= keys.after}
-        table = pa.concat_tables([self._schema.empty_table(), *pieces])
-        if only is not None:
-            table = table.filter(pc.is_in(table["key"], value_set=pa.array(only, pa.string())))
-        return table
+        return pa.concat_tables([self._schema.empty_table(), *pieces])
 
     def _fetch(self, groups: Sequence[Bounds], numbers: Sequence[int]) -> None:
         if not numbers:

@@ -26,7 +26,7 @@ from snapengine.errors import ArchiveDamaged, UsageError
 from snapengine.instants import render
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.observation_codec import SCHEMA
-from snapengine.ranges import Fold, Reading, at_once, by_ranges
+from snapengine.ranges import ROWS_AT_ONCE, Fold, Reading, at_once, by_ranges
 from snapengine.resolver import resolve_ranges
 
 _FOR_EVER = 2**62
@@ -176,11 +176,18 @@ class _Making:
         return Series(self._root, stem, role, schema, ("key",), OBJECT_ROWS)
 
 
-def drop_damaged(tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[], None]) -> list[Checkpoint]:
-    """Retire the checkpoints and differentials of which a file is not as it was written; which those were."""
+def drop_damaged(
+    tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[], None], *, newest_only: bool = False
+) -> list[Checkpoint]:
+    """Retire the checkpoints and differentials of which a file is not as it was written; which those were.
+    With `newest_only` just those are looked at that a view of now begins at."""
     dropped: list[Checkpoint] = []
     archive = tools.archive(bucket)
-    for standing in (*archive.checkpoints, *archive.differentials):
+    points: Iterable[Checkpoint] = (*archive.checkpoints, *archive.differentials)
+    if newest_only:
+        newest = max(archive.starts, key=lambda start: (start.at, start.epoch), default=())
+        points = [point for point in newest if point is not None]
+    for standing in points:
         try:
             for file in standing.files:
                 renew()
@@ -194,10 +201,15 @@ def drop_damaged(tools: ArchiveTools, root: Root, bucket: str, renew: Callable[[
 def _later_histories(tools: ArchiveTools, ref: SnapshotRef, epoch: Epoch) -> Iterator[pa.Table]:
     """All observations of the keys of which one is of an event or a page after the checkpoint's instant."""
 
+    def late(reading: Reading) -> list[ArchiveFile]:
+        return changed_between(reading.plan.history, ref.at, _FOR_EVER)
+
+    def ranges(reading: Reading) -> list[KeyRange]:
+        return reading.cut([*late(reading), *reading.listed()], ROWS_AT_ONCE)
+
     def begin(reading: Reading) -> Fold[pa.Table]:
-        history = reading.plan.history
-        late = set(changed_between(history, ref.at, _FOR_EVER))
-        parts = [replace(part, files=tuple(f for f in part.files if f in late)) for part in history]
+        history, files = reading.plan.history, set(late(reading))
+        parts = [replace(part, files=tuple(f for f in part.files if f in files)) for part in history]
         times = reading.observations(parts, _TIMES)
         observed = reading.observations(history)
 
@@ -216,4 +228,4 @@ def _later_histories(tools: ArchiveTools, ref: SnapshotRef, epoch: Epoch) -> Ite
 
         return at_once(rows)
 
-    return by_ranges(tools, ref, epoch, begin, base=False)
+    return by_ranges(tools, ref, epoch, begin, base=False, ranges=ranges)

@@ -55,7 +55,8 @@ def live_files(
             raise
         except BadData as error:
             _logger.warning(
-                "The checkpoint of bucket %s has no metadata of extractor %s: %s",
+                "The %s of bucket %s has no metadata of extractor %s: %s",
+                "checkpoint" if base is None else "differential",
                 ref.bucket,
                 extractor,
                 error,

@@ -32,7 +32,7 @@ def checkpoint_due(archive: Archive) -> bool:
 def differential_due(archive: Archive) -> bool:
     """Whether so much was archived since the newest checkpoint that a differential would spare views a lot,
     and twice as much as when the last one was made: all that are made cost about what two of the last do."""
-    newest = max(archive.checkpoints, key=lambda c: c.epoch, default=None)
+    newest = archive.checkpoints[-1] if archive.checkpoints else None
     if newest is None:
         return False
     last = max((d.epoch for d in archive.differentials if d.base == newest.name), default=newest.epoch)

@@ -17,7 +17,7 @@ from itertools import islice
 from secrets import token_hex
 from typing import Any, Final, Literal
 
-from snapengine.archive.manifest import Manifest, Segment, to_json
+from snapengine.archive.manifest import Differential, Manifest, Segment, to_json
 from snapengine.archive_root import bucket_of, check_root, root_is_watched
 from snapengine.archiving.forget import restore_forgotten
 from snapengine.archiving.letting_go import begin_after
@@ -316,7 +316,7 @@ class _Rebuild:
             epochs=epochs,
             segments=len(found.segments),
             observations=sum(s.rows for s in found.segments),
-            checkpoints=len(found.checkpoints),
+            checkpoints=sum(not isinstance(one, Differential) for one in found.checkpoints),
             snapshots=len(found.snapshots),
             next_epoch=self._next,
             lost=found.gap,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from snapengine.archive.manifest import Checkpoint, Segment
+from snapengine.archive.manifest import Checkpoint, Differential, Segment
 from snapengine.archive.roots import Root
 from snapengine.archiving.checkpoints import checkpoint, differential, drop_damaged
 from snapengine.archiving.compaction import compact
@@ -62,6 +62,8 @@ class ArchiveReport:
     """Narrowed views that were copied."""
     rows: int = 0
     """Of metadata, in the segments made."""
+    differential: int | None = None
+    """The instant of the differential made."""
 
 
 async def archive_bucket(
@@ -197,15 +199,14 @@ async def _checkpoint(
 ) -> Checkpoint | None:
     """The one that was made, or a differential, if any; older ones are thinned out."""
     before = await asyncio.to_thread(tools.archive, bucket)
-    make = checkpoint if now or checkpoint_due(before) else differential if differential_due(before) else None
-    made: Checkpoint | None = None
-    if make is not None:
-        try:
-            made = await make(tools, root, bucket, renew=renew)
-        except ArchiveDamaged:  # perhaps of one that it began at: segments tell all that a checkpoint does
-            if not await asyncio.to_thread(drop_damaged, tools, root, bucket, renew):
-                raise
-            made = await make(tools, root, bucket, renew=renew)
+    if now:
+        await asyncio.to_thread(drop_damaged, tools, root, bucket, renew, newest_only=True)
+    try:
+        made = await _make_due(tools, root, bucket, renew, now=now)
+    except ArchiveDamaged:  # perhaps of one that it began at: segments tell all that a checkpoint does
+        if not await asyncio.to_thread(drop_damaged, tools, root, bucket, renew):
+            raise
+        made = await _make_due(tools, root, bucket, renew, now=now)
     after = await asyncio.to_thread(tools.archive, bucket)
     for old in thinned(after.checkpoints, tools.clock()):
         await asyncio.to_thread(retire, tools.store, bucket, old, tools.clock())
@@ -213,6 +214,17 @@ async def _checkpoint(
         await asyncio.to_thread(retire, tools.store, bucket, one, tools.clock())
     known = {one.name for one in (*before.checkpoints, *before.differentials)}
     return made if made is not None and made.name not in known else None
+
+
+async def _make_due(
+    tools: ArchiveTools, root: Root, bucket: str, renew: Renew, *, now: bool
+) -> Checkpoint | None:
+    archive = await asyncio.to_thread(tools.archive, bucket)
+    if now or checkpoint_due(archive):
+        return await checkpoint(tools, root, bucket, renew=renew)
+    if differential_due(archive):
+        return await differential(tools, root, bucket, renew=renew)
+    return None
 
 
 async def _let_go(tools: ArchiveTools, root: Root, bucket: str, renew: Renew) -> LetGo:
@@ -256,7 +268,7 @@ def _report(
         segments=len(made),
         observations=sum(s.rows for s in made),
         bytes=sum(f.size for manifest in new for f in manifest.files),
-        checkpoint=point.at if point else None,
+        checkpoint=point.at if point and not isinstance(point, Differential) else None,
         compacted=len(longer),
         let_go=gone.observations,
         stubs=gone.stubs,
@@ -264,4 +276,5 @@ def _report(
         swept_bytes=swept.bytes,
         selections=narrowed,
         rows=sum(s.metadata_rows for s in made),
+        differential=point.at if isinstance(point, Differential) else None,
     )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from snapengine.archive.manifest import ArchiveFile, Checkpoint, Manifest, Segment, from_json
+from snapengine.archive.manifest import ArchiveFile, Checkpoint, Differential, Manifest, Segment, from_json
 from snapengine.archive.reading import ArchiveReader
 from snapengine.archive.schemas import with_rows
 from snapengine.archiving import paths
@@ -203,9 +203,12 @@ class _Survey:
         return epoch <= last and not any(before < epoch < after for before, after in self._jumps)
 
     def _whole_checkpoints(self, manifests: Sequence[Manifest], last: int) -> Iterator[Checkpoint]:
+        """With the differentials of those that are whole."""
         names: set[str] = set()
-        for one in manifests:
+        for one in sorted(manifests, key=lambda one: isinstance(one, Differential)):
             if not isinstance(one, Checkpoint) or one.name in names or not self._has(one.epoch, last):
+                continue
+            if isinstance(one, Differential) and one.base not in names:
                 continue
             faults = [fault for file in one.files if (fault := self._fault(file))]
             if not faults:

@@ -230,7 +230,7 @@ def _code(error: Exception) -> str:
 
 def _show(out: Output, report: ArchiveReport) -> None:
     if out.as_json:
-        instants = {"epoch_time", "checkpoint"}
+        instants = {"epoch_time", "checkpoint", "differential"}
         out.json({n: render(v) if n in instants and v is not None else v for n, v in asdict(report).items()})
         return
     if report.epoch_time is None:
@@ -253,6 +253,8 @@ def _phrases(report: ArchiveReport) -> Iterator[str]:
         yield f"{' and '.join(held)} in {_count(report.segments, 'new segment')}"
     if report.checkpoint is not None:
         yield f"a checkpoint of {render(report.checkpoint)}"
+    if report.differential is not None:
+        yield f"a differential of {render(report.differential)}"
     if report.compacted:
         yield f"{_count(report.compacted, 'segment')} put together from shorter ones"
     if report.selections:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapengine.digest import BLOCK_ROWS, Row, digest, digest_batches
+from snapengine.digest import BLOCK_ROWS, Row, digest, digest_batches, digest_pieces
 from snapengine.errors import BadData
-from snapengine.row_bytes import COLUMNS, encoded_rows
+from snapengine.row_bytes import COLUMNS, Piece, Room, bytes_of, encoded_rows
 
 GOLDEN = "sha256:4d931caef4455a3581cccbf324f0bf96bd80df42f74f72f9217257fc3d0e13a8"
 """Of the rows of the test that names it: references that were given out hold such digests."""
@@ -132,3 +133,47 @@ def test_a_row_without_a_key_or_a_version_has_no_digest(column: str) -> None:
 def test_a_row_has_the_same_bytes_wherever_in_a_batch_it_stands(rows: list[Row], skipped: int) -> None:
     whole = table(rows)
     assert encoded_rows(whole.slice(skipped)).to_pylist() == encoded_rows(whole).to_pylist()[skipped:]
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[Row]:
+    """Rows of which most have texts of the same widths, as real ones do."""
+    texts = [draw(st.sampled_from(["a", "bb", "é", "é🦴", "x" * 20])) for _ in range(3)]
+    row = st.tuples(*map(st.just, texts), st.integers(0, 2**63 - 1))
+    odd = st.tuples(TEXT, TEXT, st.none() | TEXT, st.none() | st.integers(0, 2**63 - 1))
+    return draw(st.lists(draw(st.sampled_from([row, row, row, row | odd])), max_size=9))
+
+
+@st.composite
+def pieces(draw: st.DrawFn) -> tuple[Piece, list[Row]]:
+    """A piece, and its rows."""
+    held, more = draw(alike()), draw(alike())
+    both = held + more
+    order = draw(st.lists(st.integers(0, len(both) - 1), max_size=30)) if both else []
+    batch = table(more).combine_chunks().to_batches()
+    piece = Piece(table(held), batch[0] if batch else NONE, np.array(order, np.int64))
+    return piece, [both[place] for place in order]
+
+
+NONE = pa.RecordBatch.from_pylist([], table([]).schema)
+
+
+@given(st.lists(pieces(), max_size=6), st.data())
+def test_pieces_one_after_the_other_have_their_rows_bytes_whatever_came_before(
+    drawn: list[tuple[Piece, list[Row]]], data: st.DataObject
+) -> None:
+    room = Room()
+    for piece, rows in drawn:
+        start = data.draw(st.integers(0, len(rows)))
+        stop = data.draw(st.integers(start, len(rows)))
+        expected = b"".join(encoded_rows(table(rows[start:stop])).to_pylist())
+        assert bytes(bytes_of(piece, start, stop, room)) == expected
+    assert digest_pieces(piece for piece, _ in drawn) == digest([row for _, rows in drawn for row in rows])
+
+
+def test_the_bytes_of_one_piece_stay_as_they_are_when_its_room_is_used_for_the_next() -> None:
+    first, second = ([(f"k{i}{name}", "v", "e", i) for i in range(5)] for name in "ab")
+    places, room = np.arange(5), Room()
+    given_first = bytes_of(Piece(table(first), NONE, places), 0, 5, room)
+    bytes_of(Piece(table(second), NONE, places), 0, 5, room)
+    assert bytes(given_first) == b"".join(encoded_rows(table(first)).to_pylist())
