@@ -140,7 +140,7 @@ def test_a_differential_holds_what_has_changed_and_nothing_else(house: House) ->
     assert [row["key"] for row in told] == sorted(row["key"] for row in told)
     assert gone == sorted(gone)
     view = house.engine().view("scans", one.at, epoch=one.epoch)
-    assert f"what of {len(told) + len(gone)} keys had changed" in view.explain()
+    assert f"at most {len(told) + len(gone)} keys that had changed" in view.explain()
 
 
 # How long they stay
