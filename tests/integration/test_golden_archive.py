@@ -177,8 +177,8 @@ def test_its_files_are_the_ones_that_were_committed(restored: Restored) -> None:
 
 
 def test_a_manifest_of_a_newer_format_is_refused(restored: Restored) -> None:
-    engine = restored.commit(lambda body: body.update(format=3))
-    with pytest.raises(SchemaTooNew, match=r"format 3; this snapengine reads up to 2\. Upgrade"):
+    engine = restored.commit(lambda body: body.update(format=4))
+    with pytest.raises(SchemaTooNew, match=r"format 4; this snapengine reads up to 3\. Upgrade"):
         engine.view(BUCKET, T0 + 300_000, epoch=2).digest()
 
 

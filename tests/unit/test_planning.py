@@ -218,9 +218,9 @@ def test_a_view_begins_at_the_newest_differential_and_reads_its_checkpoint_too()
 def test_what_a_view_that_begins_at_a_differential_costs_is_said() -> None:
     words = make_plan(WITH_DIFFERENTIALS, epoch(103), 103 * HOUR, ALL).in_words()
     assert words == (
-        "The checkpoint of 1970-01-04T17:59:59.000Z, epoch 90: at most 3,000 live objects in 3 files; what "
-        "of 57 keys had changed by 1970-01-04T23:59:59.000Z, epoch 96, in 2 files; then 412 observations in "
-        "8 files and 33 log entries."
+        "The checkpoint of 1970-01-04T17:59:59.000Z, epoch 90: at most 3,000 live objects in 3 files; at "
+        "most 57 keys that had changed by 1970-01-04T23:59:59.000Z, epoch 96, in 2 files; then 412 "
+        "observations in 8 files and 33 log entries."
     )
 
 
@@ -228,7 +228,8 @@ def test_a_prefix_reads_only_those_files_of_a_differential_that_can_hold_it() ->
     asked = [make_plan(WITH_DIFFERENTIALS, epoch(100), 100 * HOUR, keys_below(p)) for p in ("b", "d", "x")]
     assert [(len(p.changed), len(p.gone)) for p in asked] == [(0, 1), (1, 0), (0, 0)]
     assert {p.start for p in asked} == {Start(NEW, LAST)}
-    assert "of 7 keys had changed" in asked[0].in_words()
+    assert "at most 7 keys that had changed" in asked[0].in_words()
+    assert "changed" not in asked[2].in_words()
 
 
 @pytest.mark.parametrize(
