@@ -10,12 +10,13 @@ import re
 import secrets
 import struct
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Final
+
+from snapengine.checksums import crc32
 
 _HEAD: Final = struct.Struct("<4sIQ")
 """Magic, CRC-32 of name and data, length of the data."""
@@ -168,7 +169,7 @@ class Cache:
 
 
 def _head(name: str, data: bytes | memoryview) -> bytes:
-    return _HEAD.pack(_MAGIC, zlib.crc32(data, zlib.crc32(name.encode())), len(data))
+    return _HEAD.pack(_MAGIC, crc32(data, crc32(name.encode())), len(data))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import io
 import os
 import secrets
 import struct
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from snapengine.archive.manifest import ArchiveFile
 from snapengine.archive.pieces import REQUEST, Piece, pieces_of
 from snapengine.archive.roots import Root
 from snapengine.archive.writing import BLOCK, BLOCKS
+from snapengine.checksums import crc32
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, PermissionMissing, SnapEngineError
 
 _AT_ONCE = 4
@@ -91,7 +91,7 @@ def _wrong_block(file: io.FileIO, piece: Piece, sums: Sequence[int], buffer: mem
         count = file.readinto(buffer[: piece.end - start])
         for at in range(0, count, BLOCK):
             block = (start + at) // BLOCK
-            if zlib.crc32(buffer[at : min(at + BLOCK, count)]) != sums[block]:
+            if crc32(buffer[at : min(at + BLOCK, count)]) != sums[block]:
                 return block
         if count < min(len(buffer), piece.end - start):
             return (start + count) // BLOCK

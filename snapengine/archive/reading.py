@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile
 from snapengine.archive.pieces import GAP, REQUEST, Piece, data_end, merged, pieces_of, sparse_file
 from snapengine.archive.roots import Root
 from snapengine.archive.writing import BLOCK, BLOCKS, FORMAT
+from snapengine.checksums import crc32
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, SchemaTooNew
 
 SMALL: Final = 16 * 1024 * 1024
@@ -289,7 +289,7 @@ def _wrong_block(footer: _Footer, piece: Piece, data: bytes | memoryview) -> int
     view = memoryview(data)
     for at in range(0, len(view), BLOCK):
         number = (piece.start + at) // BLOCK
-        if zlib.crc32(view[at : at + BLOCK]) != footer.blocks[number]:
+        if crc32(view[at : at + BLOCK]) != footer.blocks[number]:
             return number
     return None
 

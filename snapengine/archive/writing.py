@@ -12,7 +12,6 @@ import hashlib
 import shutil
 import struct
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile, Role
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import ROW_GROUP_ROWS
+from snapengine.checksums import crc32
 from snapengine.metadata_codec import compacted
 
 BLOCK: Final = 65_536
@@ -163,7 +163,7 @@ class FileWriter:
             self._waiting = []
         self._sink.flush()
         self._end = self._sink.tell()
-        sums = [zlib.crc32(block) for block in _blocks(self._local, BLOCK)]
+        sums = [crc32(block) for block in _blocks(self._local, BLOCK)]
         packed = struct.pack(f"<{len(sums)}I", *sums)
         self._writer.add_key_value_metadata({BLOCKS: base64.b64encode(packed)})
         self._writer.close()

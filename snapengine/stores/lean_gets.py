@@ -7,7 +7,6 @@ import hashlib
 import re
 import threading
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -19,6 +18,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.utils import percent_encode
 from urllib3.exceptions import HTTPError
 
+from snapengine.checksums import crc32
 from snapengine.model import NULL_VERSION, ObjectVersion
 from snapengine.stores.connections import Connections, Reply, UnknownReply
 from snapengine.stores.sigv4 import SignedSecond, signed_second
@@ -294,7 +294,7 @@ def _has_its_checksums(headers: Mapping[str, str], data: bytes | memoryview) -> 
     if not told:
         return True
     computed = {
-        "x-amz-checksum-crc32": lambda: zlib.crc32(data).to_bytes(4, "big"),
+        "x-amz-checksum-crc32": lambda: crc32(data).to_bytes(4, "big"),
         "x-amz-checksum-sha1": lambda: hashlib.sha1(data, usedforsecurity=False).digest(),
         "x-amz-checksum-sha256": lambda: hashlib.sha256(data).digest(),
     }
