@@ -311,9 +311,9 @@ class Reading:
 
     # Ranges
 
-    def ranges(self, times: int = 1) -> list[KeyRange]:
-        """The keys in pieces that fit into memory, of so many times `ROWS_AT_ONCE`."""
-        return self.cut([*self.plan.files, *self.listed()], times * ROWS_AT_ONCE)
+    def ranges(self) -> list[KeyRange]:
+        """The keys in pieces that fit into memory."""
+        return self.cut([*self.plan.files, *self.listed()], ROWS_AT_ONCE)
 
     def cut(self, files: Sequence[ArchiveFile], rows: int, others: Sequence[Bounds] = ()) -> list[KeyRange]:
         """The keys in pieces of some `rows` of the files, and of what else there is."""

@@ -79,7 +79,10 @@ def resolve_pieces(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> Iterator
         return Resolution(reading, ref, schema, None).start_pieces
 
     def ranges(reading: Reading) -> list[KeyRange]:
-        return reading.ranges(times=2)  # of few columns
+        # Of few columns, so two at once; but while the first is read all else waits.
+        first, *others = reading.ranges()
+        pairs = zip(others[::2], [*others[1::2], *others[-1:]][: len(others[::2])], strict=True)
+        return [first, *(KeyRange(one.first, other.after) for one, other in pairs)]
 
     for pieces in by_ranges(sources, ref, epoch, begin, ranges=ranges):
         yield from pieces

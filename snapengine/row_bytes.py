@@ -42,6 +42,18 @@ class Piece(NamedTuple):
     def __len__(self) -> int:
         return self.held.num_rows if self.order is None else len(self.order)
 
+    def part(self, start: int, stop: int) -> Piece:
+        """The rows from `start` up to `stop`, without what they have no need of."""
+        if self.more is None or self.order is None:
+            return Piece(self.held.slice(start, stop - start))
+        if stop - start == len(self):
+            return self
+        order, count = self.order[start:stop], self.held.num_rows
+        own = order[order < count]
+        first, after = (int(own.min()), int(own.max()) + 1) if len(own) else (0, 0)
+        places = np.where(order < count, order - first, order - count + after - first)
+        return Piece(self.held.slice(first, after - first), self.more, places)
+
 
 class Room:
     """Where rows are put side by side, one piece after the other: what they share is written once."""
@@ -63,9 +75,10 @@ def bytes_of(piece: Piece, start: int, stop: int, room: Room) -> memoryview:
 
     Where all are of one width only whole rows are put in order, and nothing holds Python up.
     """
-    if piece.more is None or piece.order is None:
-        return _values_of(encoded_rows(piece.held.slice(start, stop - start)))
-    order = piece.order[start:stop]
+    piece = piece.part(start, stop)
+    order = piece.order
+    if piece.more is None or order is None:
+        return _values_of(encoded_rows(piece.held))
     held, more = _parts(piece.held), _parts(piece.more)
     dtype = _layout(held)
     if dtype is None or (piece.more.num_rows and _layout(more) != dtype):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, NamedTuple
@@ -33,6 +35,9 @@ SMALL: Final = 16 * 1024 * 1024
 """Up to so many bytes a file is read at once when most of it is wanted."""
 TINY: Final = 4 * 1024 * 1024
 """Up to so many bytes it is read at once whichever columns are wanted."""
+_PROCESSORS: Final = os.cpu_count() or 1
+_MANY: Final = 4
+"""Row groups that a thread is worth."""
 _FOOTERS: Final = 64 * 1024 * 1024
 """Bytes of footers that are kept in memory."""
 
@@ -102,9 +107,8 @@ class ArchiveReader:
             else:
                 parts = self._fetch(file, footer, pieces)
         with self._decoding(file):
-            source = pa.BufferReader(whole) if whole else sparse_file(file.size, parts)
-            parquet = pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=False)
-            table = parquet.read_row_groups(indices, columns=names) if indices else _empty(parquet)
+            data = whole or parts
+            table = pa.concat_tables(_decoded(file, footer, data, indices, names))
         rows = sum(footer.groups[index].rows for index in indices)
         if table.num_rows != rows:
             raise self._damaged(file, f"has {table.num_rows} rows where its footer says {rows}")
@@ -267,8 +271,28 @@ class ArchiveReader:
             raise self._damaged(file, f"cannot be read: {error}") from error
 
 
-def _empty(parquet: Any) -> pa.Table:
-    return parquet.schema_arrow.empty_table()
+def _decoded(
+    file: ArchiveFile,
+    footer: _Footer,
+    data: bytes | Sequence[tuple[int, bytes | memoryview]],
+    groups: Sequence[int],
+    names: Sequence[str],
+) -> list[pa.Table]:
+    """The row groups, one by one: what is decoded then stays in the processor's cache. Where they are many,
+    as many threads as there are processors take a share of them each."""
+
+    def read(some: Sequence[int], *, threads: bool) -> list[pa.Table]:
+        source = pa.BufferReader(data) if isinstance(data, bytes) else sparse_file(file.size, data)
+        parquet = pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=False)
+        found = [parquet.read_row_group(group, columns=list(names), use_threads=threads) for group in some]
+        return found or [parquet.schema_arrow.empty_table()]
+
+    share = -(-len(groups) // _PROCESSORS)
+    if share < _MANY:
+        return read(groups, threads=True)
+    shares = [groups[start : start + share] for start in range(0, len(groups), share)]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return [table for found in pool.map(partial(read, threads=False), shares) for table in found]
 
 
 def _groups(metadata: Any) -> Iterator[Group]:
