@@ -21,7 +21,8 @@ UNKNOWN_SIZE = 2**64 - 1
 Row = tuple[str, str, str | None, int | None]
 """Key, version id, ETag, size in bytes."""
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = max(1, min(4, (os.cpu_count() or 1) - 1))
+"""One processor is left to those who read: if rows are hashed faster than they come, all wait in turn."""
 
 
 def digest(rows: Iterable[Row]) -> str:

@@ -315,6 +315,18 @@ class Reading:
         """The keys in pieces that fit into memory."""
         return self.cut([*self.plan.files, *self.listed()], ROWS_AT_ONCE)
 
+    def ramped_ranges(self) -> list[KeyRange]:
+        """The same for few columns: twice as large, but for the first and the last, as while these are read,
+        or used, there is nothing else to do."""
+        fine = self.cut([*self.plan.files, *self.listed()], max(1, ROWS_AT_ONCE // 4))
+        found: list[KeyRange] = []
+        start, count = 0, 1
+        while start < len(fine):
+            count = max(1, min(count, 8, (len(fine) - start) // 2))
+            found.append(KeyRange(fine[start].first, fine[start + count - 1].after))
+            start, count = start + count, 2 * count
+        return found
+
     def cut(self, files: Sequence[ArchiveFile], rows: int, others: Sequence[Bounds] = ()) -> list[KeyRange]:
         """The keys in pieces of some `rows` of the files, and of what else there is."""
         known = sum(f.rows for f in files) + sum(bounds.rows for bounds in others)

@@ -78,13 +78,7 @@ def resolve_pieces(sources: Sources, ref: SnapshotRef, epoch: Epoch) -> Iterator
     def begin(reading: Reading) -> Fold[list[Piece]]:
         return Resolution(reading, ref, schema, None).start_pieces
 
-    def ranges(reading: Reading) -> list[KeyRange]:
-        # Of few columns, so two at once; but while the first is read all else waits.
-        first, *others = reading.ranges()
-        pairs = zip(others[::2], [*others[1::2], *others[-1:]][: len(others[::2])], strict=True)
-        return [first, *(KeyRange(one.first, other.after) for one, other in pairs)]
-
-    for pieces in by_ranges(sources, ref, epoch, begin, ranges=ranges):
+    for pieces in by_ranges(sources, ref, epoch, begin, ranges=Reading.ramped_ranges):
         yield from pieces
 
 

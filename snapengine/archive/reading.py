@@ -35,7 +35,8 @@ SMALL: Final = 16 * 1024 * 1024
 """Up to so many bytes a file is read at once when most of it is wanted."""
 TINY: Final = 4 * 1024 * 1024
 """Up to so many bytes it is read at once whichever columns are wanted."""
-_PROCESSORS: Final = os.cpu_count() or 1
+_DECODERS: Final = max(1, (os.cpu_count() or 1) - 1)
+"""Threads: one processor is left to those who use what is read."""
 _MANY: Final = 4
 """Row groups that a thread is worth."""
 _FOOTERS: Final = 64 * 1024 * 1024
@@ -279,7 +280,7 @@ def _decoded(
     names: Sequence[str],
 ) -> list[pa.Table]:
     """The row groups, one by one: what is decoded then stays in the processor's cache. Where they are many,
-    as many threads as there are processors take a share of them each."""
+    some threads take a share of them each."""
 
     def read(some: Sequence[int], *, threads: bool) -> list[pa.Table]:
         source = pa.BufferReader(data) if isinstance(data, bytes) else sparse_file(file.size, data)
@@ -287,7 +288,7 @@ def _decoded(
         found = [parquet.read_row_group(group, columns=list(names), use_threads=threads) for group in some]
         return found or [parquet.schema_arrow.empty_table()]
 
-    share = -(-len(groups) // _PROCESSORS)
+    share = -(-len(groups) // _DECODERS)
     if share < _MANY:
         return read(groups, threads=True)
     shares = [groups[start : start + share] for start in range(0, len(groups), share)]

@@ -137,7 +137,8 @@ class _Open:
             table = table.filter(
                 pc.and_(pc.greater(epochs, self._part.after), pc.less_equal(epochs, self._part.to))
             )
-        return table.select(self._schema.names).cast(self._schema)
+        table = table.select(self._schema.names)
+        return table if table.schema.equals(self._schema) else table.cast(self._schema)
 
 
 def _slice(table: pa.Table, group: Bounds, keys: KeyRange) -> pa.Table:
