@@ -49,7 +49,7 @@ def _of(footer: pq.FileMetaData, name: str) -> Iterable[pq.Statistics | None]:
 
 def _plain(column: pq.ColumnSchema, name: str) -> bool:
     return (
-        column.path == name
+        column.path == column.name == name  # no field of a struct
         and column.max_repetition_level == 0
         and column.max_definition_level <= 1
         and column.physical_type in _PHYSICAL

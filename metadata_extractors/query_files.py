@@ -49,7 +49,9 @@ class Files:
         # By name DuckDB reads all footers once more before it begins.
         alike = all(footer.schema.equals(self._footers[0].schema) for footer in self._footers)
         by_name = "" if alike else ", union_by_name = true"
-        source = f"read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false{by_name}) AS f"
+        # Without being told DuckDB takes it that no number is NaN, which statistics leave out.
+        options = f"hive_partitioning = false, can_have_nan = true{by_name}"
+        source = f"read_parquet([{', '.join(map(literal, paths))}], {options}) AS f"
         if scope.keys is not None:
             connection.register("chosen", pa.table({"key": scope.keys}))
             source += " SEMI JOIN chosen ON f.key = chosen.key"

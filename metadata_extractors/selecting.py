@@ -88,6 +88,7 @@ class Tally:
         self._verdicts: Counter[bool | None] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._without_row = 0
+        self._selected: Selected | None = None
 
     def judge(
         self,
@@ -97,6 +98,7 @@ class Tally:
     ) -> None:
         """Rows with the columns that are asked for and used, and `outcome`. Those of objects without a row of
         metadata are counted, and put into `without`. For `connection` see `Condition.judging`."""
+        self._selected = None
         first = self.asked.transform if self.asked.transformed_first else None
         with self.asked.condition.judging(connection) as judge:
             for batch in batches:
@@ -116,10 +118,14 @@ class Tally:
 
     def keep(self, rows: pa.Table, changed: pa.Array[Any]) -> None:
         """Rows that were chosen elsewhere, once; those of the keys that have changed do not count."""
+        self._selected = None
+        if self.asked.transform is not None:  # which must not meet what does not count
+            rows = rows.filter(pc.invert(pc.is_in(rows["key"], value_set=changed)))
         self._scanned = self.asked.finish(rows), changed
 
     def count(self, groups: Iterable[tuple[str | None, bool | None, int]]) -> None:
         """What was judged elsewhere: numbers by outcome (None: no row) and verdict."""
+        self._selected = None
         for outcome, verdict, count in groups:
             if outcome is None:
                 self._without_row += count
@@ -130,6 +136,10 @@ class Tally:
     @property
     def selected(self) -> Selected:
         """All of it, in key order."""
+        self._selected = self._selected or self._put_together()
+        return self._selected
+
+    def _put_together(self) -> Selected:
         table = in_order(pa.concat_tables([self.asked.answer.empty_table(), *self._kept]))
         if self._scanned is not None:
             rows, changed = self._scanned

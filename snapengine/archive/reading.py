@@ -35,7 +35,7 @@ SMALL: Final = 16 * 1024 * 1024
 """Up to so many bytes a file is read at once when most of it is wanted."""
 TINY: Final = 4 * 1024 * 1024
 """Up to so many bytes it is read at once whichever columns are wanted."""
-_DECODERS: Final = max(1, (os.cpu_count() or 1) - 1)
+_DECODERS: Final = max(1, min(4, (os.cpu_count() or 1) - 1))
 """Threads: one processor is left to those who use what is read."""
 _MANY: Final = 4
 """Row groups that a thread is worth."""
@@ -289,8 +289,8 @@ def _decoded(
         return found or [parquet.schema_arrow.empty_table()]
 
     share = -(-len(groups) // _DECODERS)
-    if share < _MANY:
-        return read(groups, threads=True)
+    if share < _MANY or _DECODERS == 1:
+        return read(groups, threads=share < _MANY)
     shares = [groups[start : start + share] for start in range(0, len(groups), share)]
     with ThreadPoolExecutor(len(shares)) as pool:
         return [table for found in pool.map(partial(read, threads=False), shares) for table in found]

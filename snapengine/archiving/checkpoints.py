@@ -11,22 +11,22 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapengine.archive.manifest import ArchiveFile, Checkpoint, Differential, Role
+from snapengine.archive.manifest import ArchiveFile, Checkpoint, Differential, Role, from_json
 from snapengine.archive.planning import KeyRange, changed_between
 from snapengine.archive.roots import Root
 from snapengine.archive.schemas import GONE, OBJECT_ROWS, OBSERVATION_ROWS
 from snapengine.archiving import paths
 from snapengine.archiving.live_rows import live_files
-from snapengine.archiving.policy import SETTLED_MS
+from snapengine.archiving.policy import SETTLED_MS, base_of
 from snapengine.archiving.publishing import Series, publish, retire
 from snapengine.archiving.tools import ArchiveTools
 from snapengine.bulkfold import VIEW_SCHEMA
-from snapengine.changed_objects import differences
+from snapengine.changed_objects import RANGE_ROWS, differences
 from snapengine.errors import ArchiveDamaged, UsageError
 from snapengine.instants import render
 from snapengine.model import Epoch, SnapshotRef
 from snapengine.observation_codec import SCHEMA
-from snapengine.ranges import ROWS_AT_ONCE, Fold, Reading, at_once, by_ranges
+from snapengine.ranges import Fold, Reading, at_once, by_ranges
 from snapengine.resolver import resolve_ranges
 
 _FOR_EVER = 2**62
@@ -88,11 +88,7 @@ def make_differential(
     if epoch is None:
         return None
     instant = _instant(epoch, at)
-    base = max(
-        (c for c in archive.checkpoints if c.at <= instant and c.epoch <= epoch.number),
-        key=lambda c: (c.at, c.epoch),
-        default=None,
-    )
+    base = base_of(archive, instant, epoch.number)
     if base is None or (base.at, base.epoch) == (instant, epoch.number):
         return None
     made = Differential(instant, epoch.number, (), tools.clock(), base=base.name)
@@ -145,7 +141,18 @@ class _Making:
             self._renew()
             self._tools.reader(self._root.url).check(file)
         self._renew()  # who was thought dead may find the files swept
-        return made if publish(self._root, self._tools.store, self._ref.bucket, made) else None
+        if not publish(
+            self._root, self._tools.store, self._ref.bucket, made, replacing=self._put_aside(made)
+        ):
+            return None
+        return made
+
+    def _put_aside(self, made: Checkpoint) -> str | None:
+        """The manifest of the same name that was retired, and not swept yet: its place is free."""
+        bodies = self._tools.store.manifests(self._ref.bucket)
+        standing = {manifest.name: (manifest, body) for body in bodies for manifest in [from_json(body)]}
+        manifest, body = standing.get(made.name, (None, None))
+        return body if manifest is not None and manifest.retired_at is not None else None
 
     def _objects(self) -> list[ArchiveFile]:
         return self._sorted("objects", VIEW_SCHEMA, resolve_ranges(self._tools, self._ref, self._epoch))
@@ -205,7 +212,7 @@ def _later_histories(tools: ArchiveTools, ref: SnapshotRef, epoch: Epoch) -> Ite
         return changed_between(reading.plan.history, ref.at, _FOR_EVER)
 
     def ranges(reading: Reading) -> list[KeyRange]:
-        return reading.cut([*late(reading), *reading.listed()], ROWS_AT_ONCE)
+        return reading.cut([*late(reading), *reading.listed()], RANGE_ROWS)
 
     def begin(reading: Reading) -> Fold[pa.Table]:
         history, files = reading.plan.history, set(late(reading))

@@ -29,10 +29,17 @@ def checkpoint_due(archive: Archive) -> bool:
     return _since(archive, newest.epoch if newest else 0) > max(LEAST, SHARE * (newest.rows if newest else 0))
 
 
+def base_of(archive: Archive, at: int, epoch: int) -> Checkpoint | None:
+    """What a differential at that instant and epoch differs from: the newest checkpoint before it."""
+    usable = [c for c in archive.checkpoints if c.at <= at and c.epoch <= epoch]
+    return max(usable, key=lambda c: (c.at, c.epoch), default=None)
+
+
 def differential_due(archive: Archive) -> bool:
     """Whether so much was archived since the newest checkpoint that a differential would spare views a lot,
     and twice as much as when the last one was made: all that are made cost about what two of the last do."""
-    newest = archive.checkpoints[-1] if archive.checkpoints else None
+    segment = max(archive.segments, key=lambda s: s.last, default=None)
+    newest = base_of(archive, segment.last_time - SETTLED_MS, segment.last) if segment else None
     if newest is None:
         return False
     last = max((d.epoch for d in archive.differentials if d.base == newest.name), default=newest.epoch)

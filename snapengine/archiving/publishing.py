@@ -93,14 +93,17 @@ def write_sorted(
         return series.close()
 
 
-def publish(root: Root, registry: Registry, bucket: str, manifest: Manifest) -> bool:
+def publish(
+    root: Root, registry: Registry, bucket: str, manifest: Manifest, *, replacing: str | None = None
+) -> bool:
     """Commit a manifest whose files are in the root; False if another of its name was committed before.
+    `replacing`: one of its name that does not stand any more.
 
     A copy goes to the root first, for the day the table is lost.
     """
     body = to_json(manifest)
     root.put_bytes(f"{paths.copies(bucket, manifest.name)}{token_hex(4)}.json", body.encode())
-    return registry.put_manifest(bucket, manifest.name, body)
+    return registry.put_manifest(bucket, manifest.name, body, replacing=replacing)
 
 
 def put_back_copies(log: LogReader, root: Root, bucket: str) -> int:

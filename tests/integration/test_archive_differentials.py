@@ -283,6 +283,22 @@ def test_a_damaged_differential_is_named_by_who_reads_it_and_made_anew_by_a_late
     assert not check_archive(house.engine(), "scans").damaged
 
 
+def test_a_damaged_checkpoint_of_an_idle_bucket_is_made_anew_in_its_own_place(house: House) -> None:
+    lived(house, 1)
+    assert house.round(compaction=False, checkpoint_now=True).checkpoint is not None
+    newest = house.manifests().checkpoints[-1]
+    expected = without_archive(house).view("scans").digest()
+    damage(house, newest.objects[0].path)
+    with pytest.raises(ArchiveDamaged, match=newest.objects[0].path):
+        house.engine().view("scans").digest()
+    house.round(compaction=False, checkpoint_now=True)
+    again = house.manifests().checkpoints[-1]
+    assert again.name == newest.name
+    assert again.objects[0].path != newest.objects[0].path
+    assert house.engine().view("scans").digest() == expected
+    assert not check_archive(house.engine(), "scans").damaged
+
+
 def test_a_damaged_checkpoint_is_dropped_with_its_differentials(house: House) -> None:
     lived(house, 2)
     (base,) = house.manifests().checkpoints

@@ -9,6 +9,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition
 
+from snapengine.archive.planning import newest_start
 from snapengine.log import RowWriter
 from snapengine.metadata_rows import RANKS, row_schema
 from snapengine.model import CREATED, Epoch, SnapshotRef
@@ -110,15 +111,17 @@ class ExtractedHistory(ArchivedHistory):
         self._append(kind, before, 0, pick)
         self._cut()
         self.archiver.archive(1000)
-        if self.archiver.checkpoints and pick % 5 < 3:
-            self._make_differential(pick)
-        else:
-            self._make_checkpoint(pick)
+        self._make_checkpoint(pick)
         self.bucket.now += wait
         self._do_all(some, then)
         if after:
             self._append(kind, after, 1, pick)
         self._cut()
+        if pick % 5 < 3:
+            self.archiver.archive(1000)
+            self._make_differential(pick)
+            self._append(kind, before, 2, pick)
+            self._cut()
         self._ask(pick, kind[0])
 
     @precondition(lambda self: self._made())
@@ -221,6 +224,8 @@ class ExtractedHistory(ArchivedHistory):
         truth = expected(view, covered(self.told, epoch, extractor), full=full)
         self.held["rows_beside_a_view_are_those_of_its_versions"] += bool(view.num_rows)
         self.held["joined from files"] += bool(found.files)
+        begin = newest_start(self.engine.archive(ref.bucket), ref.at, epoch.number, extractor)
+        self.held["joined from a differential"] += begin is not None and begin.difference is not None
         self.held["joined with rows"] += truth["outcome"].null_count < truth.num_rows
         self.held["kept from files"] += bool(found.files) and len(found.changed) < view.num_rows
         assert same(answer, truth), (ref, extractor, full, difference(answer, truth))

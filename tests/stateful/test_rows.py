@@ -65,6 +65,7 @@ def test_rows_beside_views_of_an_archived_history(record_property: Report) -> No
         "rows_beside_a_view_are_those_of_its_versions",
         "a_view_has_the_same_rows_for_ever",
         "joined from files",
+        "joined from a differential",
         "joined with rows",
         "kept from files",
         "let go",
