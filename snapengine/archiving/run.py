@@ -198,14 +198,15 @@ async def _checkpoint(
     tools: ArchiveTools, root: Root, bucket: str, renew: Renew, *, now: bool
 ) -> Checkpoint | None:
     """The one that was made, or a differential, if any; older ones are thinned out."""
-    before = await asyncio.to_thread(tools.archive, bucket)
     if now:
         await asyncio.to_thread(drop_damaged, tools, root, bucket, renew, newest_only=True)
+    before = await asyncio.to_thread(tools.archive, bucket)
     try:
         made = await _make_due(tools, root, bucket, renew, now=now)
     except ArchiveDamaged:  # perhaps of one that it began at: segments tell all that a checkpoint does
         if not await asyncio.to_thread(drop_damaged, tools, root, bucket, renew):
             raise
+        before = await asyncio.to_thread(tools.archive, bucket)
         made = await _make_due(tools, root, bucket, renew, now=now)
     after = await asyncio.to_thread(tools.archive, bucket)
     for old in thinned(after.checkpoints, tools.clock()):

@@ -291,9 +291,9 @@ def test_a_damaged_checkpoint_of_an_idle_bucket_is_made_anew_in_its_own_place(ho
     damage(house, newest.objects[0].path)
     with pytest.raises(ArchiveDamaged, match=newest.objects[0].path):
         house.engine().view("scans").digest()
-    house.round(compaction=False, checkpoint_now=True)
+    report = house.round(compaction=False, checkpoint_now=True)
     again = house.manifests().checkpoints[-1]
-    assert again.name == newest.name
+    assert (again.name, again.at) == (newest.name, report.checkpoint)
     assert again.objects[0].path != newest.objects[0].path
     assert house.engine().view("scans").digest() == expected
     assert not check_archive(house.engine(), "scans").damaged
