@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness import Unavailable
-from tools.local_servers import HOST, Endpoint, SeaweedFs, free_ports
+from tools import ports
+from tools.local_servers import HOST, Endpoint, SeaweedFs
 
 
 class CountingSeaweedFs(SeaweedFs):
     """With the Prometheus metrics of `weed`, from which every client's requests are counted alike."""
 
     def _command(self) -> list[str]:
-        (self.metrics_port,) = free_ports(1)
+        (self.metrics_port,) = ports.free(1)
         return [*super()._command(), f"-metricsIp={HOST}", f"-metricsPort={self.metrics_port}"]
 
     def requests(self) -> int:

@@ -66,7 +66,7 @@ def live_on(house: House, step: int) -> None:
 def without_archive(house: House) -> Engine:
     """Of a table that nothing has left: all is read from the log."""
     engine = house.engine()
-    engine.archive = lambda *_, **__: Archive()  # type: ignore[method-assign]
+    engine.archive = lambda *_, **__: Archive()  # type: ignore[method-assign]  # it has none
     return engine
 
 

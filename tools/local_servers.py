@@ -14,9 +14,7 @@ import http.client
 import json
 import os
 import re
-import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,11 +25,13 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import ClassVar, Self
 
+from tools import ports
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
 CACHE = ROOT / ".services"
 
-HOST = "127.0.0.1"
+HOST = ports.HOST
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 # DynamoDB Local takes letters and digits only.
@@ -40,9 +40,6 @@ SECRET_KEY = "testing"  # noqa: S105 - the servers listen on loopback and hold t
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
-# Below the ephemeral ports of Linux (32768 on) and macOS (49152 on): while a server is down between `stop`
-# and `start`, no outgoing connection can be given its port.
-PORTS = range(15_000, 32_000)
 JAVA_VERSION = 17
 
 
@@ -122,38 +119,6 @@ def _download(pom: Path, directory: Path) -> None:
         incomplete.rename(directory)
     finally:
         shutil.rmtree(incomplete, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """Distinct ports of `PORTS` on which nothing listened a moment ago."""
-    found: list[int] = []
-    while len(found) < count:
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            if port not in found:
-                found.append(port)
-    return found
-
-
-def listens(pid: int, port: int) -> bool:
-    """Whether process `pid` itself is listening on `port`; by /proc, so always true away from Linux."""
-    proc = Path("/proc")
-    if not (proc / "net/tcp").exists():
-        return True
-    listening = set()
-    for table in ("net/tcp", "net/tcp6"):
-        with contextlib.suppress(FileNotFoundError):  # no tcp6 where IPv6 is switched off
-            for line in (proc / table).read_text().splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                if state == "0A" and int(local.rpartition(":")[2], 16) == port:
-                    listening.add(f"socket:[{inode}]")
-    with contextlib.suppress(FileNotFoundError, PermissionError):  # ended, or another user's
-        for descriptor in (proc / str(pid) / "fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed since the directory was read
-                if str(descriptor.readlink()) in listening:
-                    return True
-    return False
 
 
 def _last_lines(text: str, count: int = 20) -> str:
@@ -262,7 +227,7 @@ class Server(Endpoint, ABC):
             return
         attempts = 3
         for attempt in range(1, attempts + 1):
-            self.ports = free_ports(self.ports_needed)
+            self.ports = ports.free(self.ports_needed)
             try:
                 self._launch()
             except ServiceFailed:
@@ -304,7 +269,7 @@ class Server(Endpoint, ABC):
             if time.monotonic() > deadline:
                 raise self._failure(f"did not answer within {READY_SECONDS:.0f} s")
             time.sleep(POLL_SECONDS)
-        if not listens(process.pid, self.port):
+        if not ports.listens(process.pid, self.port):
             raise self._failure(f"another process answers on port {self.port}")
 
     def _failure(self, what: str) -> ServiceFailed:

@@ -20,6 +20,7 @@ from pathlib import Path
 # Run by its path, as `make services` does, Python looks for modules in tools/ alone.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools import ports
 from tools.local_servers import (
     CACHE,
     ROOT,
@@ -33,7 +34,6 @@ from tools.local_servers import (
     jars,
     jars_directory,
     java,
-    listens,
     weed,
 )
 
@@ -85,7 +85,9 @@ def _running() -> list[tuple[int, Endpoint]]:
     notes = sorted(CACHE.glob("running-*.json"), key=lambda note: note.stat().st_mtime)
     rows = [row for note in notes for row in json.loads(note.read_text())]
     return [
-        (row["pid"], Endpoint(row["service"], row["url"])) for row in rows if listens(row["pid"], row["port"])
+        (row["pid"], Endpoint(row["service"], row["url"]))
+        for row in rows
+        if ports.listens(row["pid"], row["port"])
     ]
 
 
