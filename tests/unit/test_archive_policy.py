@@ -20,6 +20,9 @@ from snapengine.archive.manifest import (
 from snapengine.archiving import policy
 from snapengine.archiving.policy import checkpoint_due, differential_due, useless
 
+HOUR = 3_600_000
+"""From one epoch to the next, in milliseconds."""
+
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,15 +35,15 @@ def file(role: Role, rows: int) -> ArchiveFile:
 
 def segment(first: int, last: int, observations: int, rows: int = 0) -> Segment:
     files = (file("regular", observations), file("rows", rows))
-    return Segment(first, last, files, {0: last}, last * 1000, 0, 1)
+    return Segment(first, last, files, {0: last}, last * HOUR, 0, 1)
 
 
 def checkpoint(epoch: int, rows: int = 10_000, at: int | None = None) -> Checkpoint:
-    return Checkpoint(epoch * 1000 if at is None else at, epoch, (file("objects", rows),), 1)
+    return Checkpoint(epoch * HOUR if at is None else at, epoch, (file("objects", rows),), 1)
 
 
 def differential(epoch: int, base: Checkpoint) -> Differential:
-    return Differential(epoch * 1000, epoch, (file("objects", 1),), 1, base=base.name)
+    return Differential(epoch * HOUR, epoch, (file("objects", 1),), 1, base=base.name)
 
 
 BASE = checkpoint(10)
@@ -118,3 +121,9 @@ def test_a_differential_is_useless_once_its_checkpoint_does_not_stand() -> None:
     assert useless(archive(more=(mine, retired(others, 5)))) == [mine]
     moved = replace(BASE, at=BASE.at + 1)
     assert useless(archive(more=(moved, mine))) == [mine]
+
+
+def test_a_checkpoint_that_is_later_than_a_differential_would_be_is_none_to_differ_from() -> None:
+    late = checkpoint(12, at=12 * HOUR - 1)
+    assert differential_due(archive(60, 60, more=(BASE, late)))
+    assert not differential_due(archive(60, 60, more=(BASE, replace(late, at=11 * HOUR))))
