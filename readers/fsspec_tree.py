@@ -276,7 +276,9 @@ class Tree(AbstractFileSystem):  # type: ignore[misc]  # fsspec tells no types
         detail = options.pop("detail", False)
         place = self._at(path)
         if not has_magic(place.key):
-            infos = {info["name"]: info for info in [self.info(path)]} if self.exists(path) else {}
+            found = [self.info(path)] if self.exists(path) else []
+            # A folder's name may be an object's, which does not fit.
+            infos = {info["name"]: info for info in found if self.info(info["name"]) == info}
             return infos if detail else list(infos)
         infos = self._matching(path, place, maxdepth, options.pop("withdirs", True))
         self._refuse_ambiguous(place, infos)

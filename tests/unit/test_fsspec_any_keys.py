@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snapengine import Engine, View
@@ -72,6 +72,7 @@ def test_find_to_a_depth_is_what_lies_there(engine: Engine, keys: list[str], dep
     assert paths - set(keys) <= told
 
 
+@example(["a", "a/?"], "a/")
 @given(KEYS, st.text(st.sampled_from("ab/.*[]?"), min_size=1, max_size=6))
 def test_a_pattern_gives_only_what_there_is_or_is_refused(
     engine: Engine, keys: list[str], pattern: str
