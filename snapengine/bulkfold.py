@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.acero  # grouping needs it, and would import it in a thread, at the first fold
 import pyarrow.compute as pc
 
 from snapengine.fold import KeyFacts, as_version, fold, live_entries, merge, state
@@ -28,6 +29,9 @@ _FIELDS: list[pa.Field[Any]] = [
 VIEW_SCHEMA = pa.schema(_FIELDS)
 """A view's rows: one column a field of `ObjectVersion`, in its order; `size` in bytes."""
 
+FEW = 128
+"""Observations that are folded one by one in less time than tables of them take."""
+
 BECAME = pa.field("became", pa.string(), nullable=False)
 """Of a row in a slice of all versions, what it was just before the slice's end: `current`, `superseded`
 by a newer version, `deleted` (under a delete marker), or `removed` for good."""
@@ -38,9 +42,12 @@ def bulkfold(observations: pa.Table, at: int) -> pa.Table:
 
     `observations` has the log's columns; the result is in ascending order of the keys' UTF-8 bytes.
     """
-    single, several = _split(observations)
-    plain, rest = _split_plain(several)
-    shown = [_created(single, at), _created(_latest(plain, at), at)]
+    shown: list[pa.Table] = []
+    rest = observations
+    if observations.num_rows > FEW:
+        single, several = _split(observations)
+        plain, rest = _split_plain(several)
+        shown = [_created(single, at), _created(_latest(plain, at), at)]
     folded = [fold(history, at) for history in _by_key(rest).values()]
     return _sorted(pa.concat_tables([*shown, version_table([v for v in folded if v is not None])]))
 

@@ -23,7 +23,7 @@ from snapengine.bulkfold import bulkfold, version_table
 from snapengine.fold import as_version, merge, state
 from snapengine.model import CREATED, EVENT, SLACK_MS, VERSION_DELETED, ObjectVersion, Observation
 from snapengine.observation_codec import observations_of
-from snapengine.row_bytes import PIECE_ROWS, Piece
+from snapengine.row_bytes import PIECE_ROWS, Added, Piece
 
 Places: TypeAlias = npt.NDArray[np.int64]
 
@@ -156,9 +156,8 @@ def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table
     rows = rows.select(base.column_names)
     merged = [rows.slice(0, 0)]
     for piece in pieces_together(base, replaced, rows):
-        held = pa.Table.from_batches([piece.held])
-        if piece.more is None or piece.order is None:
-            merged.append(held)
+        if piece.order is None:
+            merged.append(pa.Table.from_batches([piece.held]))
         else:
             both = pa.Table.from_batches([piece.held, piece.more]).combine_chunks()
             merged.append(both.take(pa.array(piece.order)))
@@ -170,44 +169,40 @@ def pieces_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> Itera
     rows = rows.combine_chunks()
     more = _batch(rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")])))
     keys = more["key"]
-    changed = pc.unique(pa.chunked_array([replaced, keys]))
-    changed = changed.take(pc.array_sort_indices(changed))
     pieces = [piece for piece in base.to_batches(max_chunksize=PIECE_ROWS) if piece.num_rows]
     if not pieces:
         yield from (Piece(more.slice(start, PIECE_ROWS)) for start in range(0, len(keys), PIECE_ROWS))
         return
+    added = Added(more)
+    changed = pc.unique(pa.chunked_array([replaced, keys]))
+    changed = changed.take(pc.array_sort_indices(changed))
+    into = _search(changed, keys)
     lasts = pa.array([piece["key"][-1] for piece in pieces[:-1]], pa.string())
     bounds = zip(_parts(changed, lasts), _parts(keys, lasts), strict=True)
-    for piece, (old, new) in zip(pieces, bounds, strict=True):
-        order = _order(piece["key"], changed.slice(*old), keys.slice(*new)) if old[1] else None
-        yield Piece(piece, more.slice(*new), order)
+    for piece, ((start, stop), (first, after)) in zip(pieces, bounds, strict=True):
+        if start == stop:
+            yield Piece(piece)
+            continue
+        order = _order(piece["key"], changed.slice(start, stop - start), into[first:after] - start)
+        yield Piece(piece, added, first, after, order)
 
 
-def _parts(keys: pa.Array, lasts: pa.Array) -> list[tuple[int, int]]:
-    """Of keys in order, where those begin that belong to each piece, and how many they are."""
-    bounds = [0, *_search(keys, lasts, "right").tolist(), len(keys)]
-    return [(first, last - first) for first, last in pairwise(bounds)]
+def _parts(keys: pa.Array, lasts: pa.Array) -> Iterator[tuple[int, int]]:
+    """Of keys in order, where those begin and end that belong to each piece."""
+    return pairwise([0, *_search(keys, lasts, "right").tolist(), len(keys)])
 
 
-def _order(held: pa.Array, changed: pa.Array, new: pa.Array) -> Places:
+def _order(held: pa.Array, changed: pa.Array, new: Places) -> Places:
     """Of keys in order, and the new ones after them, the places of those that count, in order; `changed` are
-    the keys of which the held ones do not, among them all new ones."""
+    the keys of which the held ones do not, `new` the places of the new ones among these."""
     count = len(held)
     places = _search(held, changed)
     inside = places[places < count]
     same = pc.equal(held.take(pa.array(inside)), changed.slice(0, len(inside)))
     gone = inside[same.to_numpy(zero_copy_only=False)]
-    into = places[_search(changed, new)]
-    added = np.arange(len(new))
-    stays = np.ones(count, np.bool_)
-    stays[gone] = False
-    order = np.empty(count - len(gone) + len(new), np.int64)
-    held_there = np.ones(len(order), np.bool_)
-    places = into - np.searchsorted(gone, into) + added
-    held_there[places] = False
-    order[held_there] = np.flatnonzero(stays)
-    order[places] = count + added
-    return order
+    into = places[new]
+    stays = np.delete(np.arange(count), gone)
+    return np.insert(stays, into - np.searchsorted(gone, into), count + np.arange(len(new)))
 
 
 def _search(keys: pa.Array, wanted: pa.Array, side: Literal["left", "right"] = "left") -> Places:

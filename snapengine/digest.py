@@ -53,20 +53,11 @@ def digest_pieces(pieces: Iterable[Piece]) -> str:
     """The same of rows that come as pieces, with its `COLUMNS`.
 
     A few threads encode and hash, as neither needs Python: while they do, the next pieces are read here.
+    Where one processor is left for that, it is done here, while the next ones are read elsewhere.
     """
     total = sha256()
-    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="snapengine-digest")
-    rooms = [Room() for _ in range(_WORKERS)]
-    waiting: deque[Future[bytes]] = deque()
-    try:
-        for block in _blocks(pieces):
-            waiting.append(pool.submit(_hashed, block, rooms))
-            if len(waiting) > 2 * _WORKERS:
-                total.update(waiting.popleft().result())
-        for ahead in waiting:
-            total.update(ahead.result())
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for block in _hashes(_blocks(pieces)):
+        total.update(block)
     return f"sha256:{total.hexdigest()}"
 
 
@@ -107,6 +98,25 @@ def _blocks(pieces: Iterable[Piece]) -> Iterator[list[_Part]]:
                 parts, missing = [], BLOCK_ROWS
     if parts:
         yield parts
+
+
+def _hashes(blocks: Iterable[list[_Part]]) -> Iterator[bytes]:
+    """Of each block, in order."""
+    rooms = [Room() for _ in range(_WORKERS)]
+    if _WORKERS == 1:
+        yield from (_hashed(block, rooms) for block in blocks)
+        return
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="snapengine-digest")
+    waiting: deque[Future[bytes]] = deque()
+    try:
+        for block in blocks:
+            waiting.append(pool.submit(_hashed, block, rooms))
+            if len(waiting) > 2 * _WORKERS:
+                yield waiting.popleft().result()
+        for ahead in waiting:
+            yield ahead.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _hashed(block: list[_Part], rooms: list[Room]) -> bytes:

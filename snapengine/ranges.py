@@ -316,13 +316,13 @@ class Reading:
         return self.cut([*self.plan.files, *self.listed()], ROWS_AT_ONCE)
 
     def ramped_ranges(self) -> list[KeyRange]:
-        """The same for few columns: twice as large, but for the first and the last, as while these are read,
-        or used, there is nothing else to do."""
+        """The same, but the first and the last are smaller: while these are read, or used, there is nothing
+        else to do."""
         fine = self.cut([*self.plan.files, *self.listed()], max(1, ROWS_AT_ONCE // 4))
         found: list[KeyRange] = []
         start, count = 0, 1
         while start < len(fine):
-            count = max(1, min(count, 8, (len(fine) - start) // 2))
+            count = max(1, min(count, 4, (len(fine) - start) // 2))
             found.append(KeyRange(fine[start].first, fine[start + count - 1].after))
             start, count = start + count, 2 * count
         return found

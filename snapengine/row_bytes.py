@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,20 +33,52 @@ def encoded_rows(rows: pa.Table | pa.RecordBatch) -> pa.BinaryArray:
     return _side_by_side(_parts(rows), rows.num_rows)
 
 
-class Piece(NamedTuple):
-    """Some rows, some more, and of both, one after the other, the places of those that are meant."""
+class Added:
+    """Rows that belong among others: of all of them the bytes are made once, whoever has some."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        self.rows = rows
+
+    @cached_property
+    def _whole(self) -> _Fixed | None:
+        parts = _parts(self.rows)
+        return None if _layout(parts) is None else _beside(parts, self.rows.num_rows)
+
+    def side_by_side(self, first: int, after: int) -> _Fixed | None:
+        """Those from `first` up to `after`; None if they are not of one width."""
+        if first == after:
+            return np.empty(0)
+        if self._whole is not None:
+            return self._whole[first:after]
+        some = _parts(self.rows.slice(first, after - first))
+        return None if _layout(some) is None else _beside(some, after - first)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows, some that were added, and of both, one after the other, the places of those that are
+    meant."""
 
     held: pa.Table | pa.RecordBatch
-    more: pa.RecordBatch | None = None
+    added: Added | None = None
+    first: int = 0
+    """Of the added ones the first that belongs here, and the one after the last."""
+    after: int = 0
     order: npt.NDArray[np.int64] | None = None
-    """None for the first alone."""
+    """None for the held alone."""
 
     def __len__(self) -> int:
         return self.held.num_rows if self.order is None else len(self.order)
 
+    @property
+    def more(self) -> pa.RecordBatch:
+        """The added ones that belong here."""
+        rows = self.held.slice(0, 0) if self.added is None else self.added.rows
+        return rows.slice(self.first, self.after - self.first)
+
     def part(self, start: int, stop: int) -> Piece:
         """The rows from `start` up to `stop`, without what they have no need of."""
-        if self.more is None or self.order is None:
+        if self.added is None or self.order is None:
             return Piece(self.held.slice(start, stop - start))
         if stop - start == len(self):
             return self
@@ -52,7 +86,7 @@ class Piece(NamedTuple):
         own = order[order < count]
         first, after = (int(own.min()), int(own.max()) + 1) if len(own) else (0, 0)
         places = np.where(order < count, order - first, order - count + after - first)
-        return Piece(self.held.slice(first, after - first), self.more, places)
+        return replace(self, held=self.held.slice(first, after - first), order=places)
 
 
 class Room:
@@ -76,18 +110,18 @@ def bytes_of(piece: Piece, start: int, stop: int, room: Room) -> memoryview:
     Where all are of one width only whole rows are put in order, and nothing holds Python up.
     """
     piece = piece.part(start, stop)
-    order = piece.order
-    if piece.more is None or order is None:
+    added, order, count = piece.added, piece.order, piece.held.num_rows
+    if added is None or order is None:
         return _values_of(encoded_rows(piece.held))
-    held, more = _parts(piece.held), _parts(piece.more)
+    held, more = _parts(piece.held), added.side_by_side(piece.first, piece.after)
     dtype = _layout(held)
-    if dtype is None or (piece.more.num_rows and _layout(more) != dtype):
-        both = [_side_by_side(held, piece.held.num_rows), _side_by_side(more, piece.more.num_rows)]
+    if dtype is None or more is None or (len(more) and more.dtype != dtype):
+        both = [_side_by_side(held, count), encoded_rows(piece.more)]
         return _values_of(pa.concat_arrays(both).take(pa.array(order)))
-    count = piece.held.num_rows
-    rows = room.rows(held, dtype, count + piece.more.num_rows)
+    rows = room.rows(held, dtype, count + len(more))
     _fill(rows[:count], held, 1)
-    _fill(rows[count:], more, 1)
+    if len(more):
+        rows[count:] = more
     return rows.view(f"V{dtype.itemsize}").take(order).view(np.uint8).data
 
 
@@ -169,18 +203,19 @@ def _of_one_width(rows: _Fixed) -> pa.BinaryArray:
 def _side_by_side(parts: list[_Part], count: int) -> pa.BinaryArray:
     """The parts of each row joined. What is of one width costs little; the rest goes through Arrow's join."""
     joined: list[pa.BinaryArray] = []
-    beside: list[_Fixed] = []
+    beside: list[_Part] = []
     for part in parts:
         if isinstance(part, np.ndarray):
             beside.append(part)
             continue
-        joined += [_packed(beside, count), part]
+        joined += [_of_one_width(_beside(beside, count)), part]
         beside = []
-    joined.append(_packed(beside, count))  # the size, at least
+    joined.append(_of_one_width(_beside(beside, count)))  # the size, at least
     return joined[0] if len(joined) == 1 else pc.binary_join_element_wise(*joined, b"")
 
 
-def _packed(columns: list[_Fixed], count: int) -> pa.BinaryArray:
-    packed = np.empty(count, [(f"{place}", column.dtype) for place, column in enumerate(columns)])
-    _fill(packed, columns, 0, 1)
-    return _of_one_width(packed)
+def _beside(columns: list[_Part], count: int) -> _Fixed:
+    """Columns of one width each."""
+    rows = np.empty(count, _layout(columns))
+    _fill(rows, columns, 0, 1)
+    return rows

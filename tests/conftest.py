@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from snapengine import bulkfold
 
 pytest_plugins = ["tests.mlflow_fixtures", "tests.server_fixtures"]
 
 _KEPT = {"SNAPENGINE_TEST_DYNAMODB", "SNAPENGINE_TEST_SQS", "SNAPENGINE_TEST_S3"}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_are_fewer() -> Iterator[None]:
+    """What is folded as tables, and what one by one, is the same: small histories go either way."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bulkfold, "FEW", 5)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from snapengine.archive.manifest import ArchiveFile
 from snapengine.archive.pieces import REQUEST, Piece, pieces_of
 from snapengine.archive.roots import Root
 from snapengine.archive.writing import BLOCK, BLOCKS
-from snapengine.checksums import crc32
+from snapengine.checksums import first_wrong
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, PermissionMissing, SnapEngineError
 
 _AT_ONCE = 4
@@ -89,10 +89,10 @@ def _wrong_block(file: io.FileIO, piece: Piece, sums: Sequence[int], buffer: mem
     file.seek(piece.start)
     for start in range(piece.start, piece.end, len(buffer)):
         count = file.readinto(buffer[: piece.end - start])
-        for at in range(0, count, BLOCK):
-            block = (start + at) // BLOCK
-            if crc32(buffer[at : min(at + BLOCK, count)]) != sums[block]:
-                return block
+        first = start // BLOCK
+        wrong = first_wrong(buffer[:count], BLOCK, sums[first : first - -count // BLOCK])
+        if wrong is not None:
+            return first + wrong
         if count < min(len(buffer), piece.end - start):
             return (start + count) // BLOCK
     return None

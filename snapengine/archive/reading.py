@@ -14,21 +14,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from snapengine.after_fork import lock_of
 from snapengine.archive.cache import Cache
 from snapengine.archive.local_files import fetch
 from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile
 from snapengine.archive.pieces import GAP, REQUEST, Piece, data_end, merged, pieces_of, sparse_file
 from snapengine.archive.roots import Root
 from snapengine.archive.writing import BLOCK, BLOCKS, FORMAT
-from snapengine.checksums import crc32
+from snapengine.checksums import first_wrong
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, SchemaTooNew
 
 SMALL: Final = 16 * 1024 * 1024
@@ -37,8 +37,8 @@ TINY: Final = 4 * 1024 * 1024
 """Up to so many bytes it is read at once whichever columns are wanted."""
 _DECODERS: Final = max(1, min(4, (os.cpu_count() or 1) - 1))
 """Threads: one processor is left to those who use what is read."""
-_MANY: Final = 4
-"""Row groups that a thread is worth."""
+_TOGETHER: Final = 8
+"""Row groups that are worth a thread. Of a file on this machine's disk so many are read at once."""
 _FOOTERS: Final = 64 * 1024 * 1024
 """Bytes of footers that are kept in memory."""
 
@@ -76,7 +76,7 @@ class ArchiveReader:
         self.bytes_read = 0
         self._cache = cache
         self._workers = workers
-        self._lock = Lock()
+        self._lock = lock_of(self, "_decoders")
         self._footers: OrderedDict[str, _Footer] = OrderedDict()
 
     def groups(self, file: ArchiveFile) -> Sequence[Group]:
@@ -101,15 +101,15 @@ class ArchiveReader:
         if not names or set(names) - set(footer.columns):
             raise ValueError(f"{self.name(file)} has the columns {footer.columns}, not {names}")
         indices = sorted(set(range(len(footer.groups)) if groups is None else groups))
+        parts = None
         if whole is None:
-            pieces = pieces_of(footer.metadata, indices, names, file.size - file.footer_size, BLOCK)
+            pieces = _pieces(file, footer, indices, names)
             if file.size <= SMALL and 2 * sum(p.end - p.start for p in pieces) >= file.size:
                 whole = self._fetch_whole(file)
-            else:
+            elif self.root.local(file.path) is None:
                 parts = self._fetch(file, footer, pieces)
         with self._decoding(file):
-            data = whole or parts
-            table = pa.concat_tables(_decoded(file, footer, data, indices, names))
+            table = pa.concat_tables(self._decoded(file, footer, whole or parts, indices, names))
         rows = sum(footer.groups[index].rows for index in indices)
         if table.num_rows != rows:
             raise self._damaged(file, f"has {table.num_rows} rows where its footer says {rows}")
@@ -220,10 +220,11 @@ class ArchiveReader:
 
         def ask(wanted: Piece) -> None:
             reply = memoryview(self._request(file, wanted))
+            sound = _wrong_block(footer, wanted, reply) is None  # with what is between the pieces
             for piece in missing:
                 if wanted.start <= piece.start and piece.end <= wanted.end:
                     data = reply[piece.start - wanted.start : piece.end - wanted.start]
-                    if (block := _wrong_block(footer, piece, data)) is not None:
+                    if not sound and (block := _wrong_block(footer, piece, data)) is not None:
                         raise self._damaged(file, f"was altered near byte {block * BLOCK}")
                     self._keep(file, piece, data)
                     found[piece] = data
@@ -253,6 +254,41 @@ class ArchiveReader:
         if self._cache:
             self._cache.put(_cache_name(file, piece), data)
 
+    # Rows
+
+    @cached_property
+    def _decoders(self) -> ThreadPoolExecutor:
+        """They are kept: the memory that a thread has given back it gets again at no cost."""
+        return ThreadPoolExecutor(_DECODERS, thread_name_prefix="snapengine-decode")
+
+    def _decoded(
+        self,
+        file: ArchiveFile,
+        footer: _Footer,
+        data: bytes | Sequence[tuple[int, bytes | memoryview]] | None,
+        groups: Sequence[int],
+        names: Sequence[str],
+    ) -> list[pa.Table]:
+        """The row groups, one by one: what is decoded then stays in the processor's cache. So do the bytes of
+        a file on this machine's disk (`data` is None), as they are read a few groups at a time. Where they
+        are many, some threads take a share of them each."""
+
+        def read(some: Sequence[int], *, threads: bool = False) -> list[pa.Table]:
+            found = data or self._fetch(file, footer, _pieces(file, footer, some, names))
+            source = pa.BufferReader(found) if isinstance(found, bytes) else sparse_file(file.size, found)
+            parquet = pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=False)
+            return [parquet.read_row_group(group, columns=list(names), use_threads=threads) for group in some]
+
+        def read_share(some: Sequence[int]) -> list[pa.Table]:
+            return [table for few in _in_parts(some, _TOGETHER) for table in read(few)]
+
+        if not groups:
+            return [footer.schema.empty_table()]
+        if len(groups) < _TOGETHER:
+            return read(groups, threads=True)
+        shares = _in_parts(groups, -(-len(groups) // _DECODERS))
+        return [table for found in self._decoders.map(read_share, shares) for table in found]
+
     # Errors
 
     def name(self, file: ArchiveFile) -> str:
@@ -272,51 +308,31 @@ class ArchiveReader:
             raise self._damaged(file, f"cannot be read: {error}") from error
 
 
-def _decoded(
-    file: ArchiveFile,
-    footer: _Footer,
-    data: bytes | Sequence[tuple[int, bytes | memoryview]],
-    groups: Sequence[int],
-    names: Sequence[str],
-) -> list[pa.Table]:
-    """The row groups, one by one: what is decoded then stays in the processor's cache. Where they are many,
-    some threads take a share of them each."""
+def _in_parts(groups: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (groups[start : start + size] for start in range(0, len(groups), size))
 
-    def read(some: Sequence[int], *, threads: bool) -> list[pa.Table]:
-        source = pa.BufferReader(data) if isinstance(data, bytes) else sparse_file(file.size, data)
-        parquet = pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=False)
-        found = [parquet.read_row_group(group, columns=list(names), use_threads=threads) for group in some]
-        return found or [parquet.schema_arrow.empty_table()]
 
-    share = -(-len(groups) // _DECODERS)
-    if share < _MANY or _DECODERS == 1:
-        return read(groups, threads=share < _MANY)
-    shares = [groups[start : start + share] for start in range(0, len(groups), share)]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return [table for found in pool.map(partial(read, threads=False), shares) for table in found]
+def _pieces(file: ArchiveFile, footer: _Footer, groups: Sequence[int], names: Sequence[str]) -> list[Piece]:
+    return pieces_of(footer.metadata, groups, names, file.size - file.footer_size, BLOCK)
 
 
 def _groups(metadata: Any) -> Iterator[Group]:
+    keys = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path == "key"]
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         least = greatest = ""
-        for column in range(group.num_columns):
-            chunk = group.column(column)
-            if chunk.path_in_schema == "key":
-                if not chunk.is_stats_set or not chunk.statistics.has_min_max:
-                    raise ValueError(f"row group {index} does not say which keys it has")
-                least, greatest = chunk.statistics.min, chunk.statistics.max
+        for chunk in map(group.column, keys):
+            if not chunk.is_stats_set or not chunk.statistics.has_min_max:
+                raise ValueError(f"row group {index} does not say which keys it has")
+            least, greatest = chunk.statistics.min, chunk.statistics.max
         yield Group(group.num_rows, least, greatest)
 
 
 def _wrong_block(footer: _Footer, piece: Piece, data: bytes | memoryview) -> int | None:
     """The number of the first block that is not as it was written. A piece starts with a block."""
-    view = memoryview(data)
-    for at in range(0, len(view), BLOCK):
-        number = (piece.start + at) // BLOCK
-        if crc32(view[at : at + BLOCK]) != footer.blocks[number]:
-            return number
-    return None
+    first = piece.start // BLOCK
+    wrong = first_wrong(memoryview(data), BLOCK, footer.blocks[first : first - -len(data) // BLOCK])
+    return None if wrong is None else first + wrong
 
 
 def _cache_name(file: ArchiveFile, piece: Piece) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -95,11 +96,15 @@ class _Open:
         self._columns = [*schema.names, *(() if part.whole else ("epoch",))]
         self._kept: dict[int, pa.Table] = {}
 
+    @cached_property
+    def _groups(self) -> list[Bounds]:
+        return [Bounds(*group) for group in self._reader().groups(self.file)]
+
     def rows(self, keys: KeyRange, only: Sequence[str] | None) -> pa.Table:
         file = self.file
         if only is None and not self._kept and keys.includes(file.min_key, file.max_key):
             return self._as_wanted(self._reader().read(file, columns=self._columns))
-        groups = [Bounds(*group) for group in self._reader().groups(file)]
+        groups = self._groups
         numbers = groups_in(groups, keys)
         if only is None:
             return self._of_groups(groups, numbers, keys)
@@ -126,9 +131,12 @@ class _Open:
         if not numbers:
             return
         table = self._reader().read(self.file, groups=numbers, columns=self._columns)
+        if self._part.whole:
+            table = self._as_wanted(table)
         begin = 0
         for number in numbers:
-            self._kept[number] = self._as_wanted(table.slice(begin, groups[number].rows))
+            rows = table.slice(begin, groups[number].rows)
+            self._kept[number] = rows if self._part.whole else self._as_wanted(rows)
             begin += groups[number].rows
 
     def _as_wanted(self, table: pa.Table) -> pa.Table:

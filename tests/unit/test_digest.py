@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from snapengine.digest import BLOCK_ROWS, Row, digest, digest_batches, digest_pieces
 from snapengine.errors import BadData
-from snapengine.row_bytes import COLUMNS, Piece, Room, bytes_of, encoded_rows
+from snapengine.row_bytes import COLUMNS, Added, Piece, Room, bytes_of, encoded_rows
 
 GOLDEN = "sha256:4d931caef4455a3581cccbf324f0bf96bd80df42f74f72f9217257fc3d0e13a8"
 """Of the rows of the test that names it: references that were given out hold such digests."""
@@ -150,8 +150,10 @@ def pieces(draw: st.DrawFn) -> tuple[Piece, list[Row]]:
     held, more = draw(alike()), draw(alike())
     both = held + more
     order = draw(st.lists(st.integers(0, len(both) - 1), max_size=30)) if both else []
-    batch = table(more).combine_chunks().to_batches()
-    piece = Piece(table(held), batch[0] if batch else NONE, np.array(order, np.int64))
+    before, behind = draw(alike()), draw(alike())  # others'
+    batch = table([*before, *more, *behind]).combine_chunks().to_batches()
+    added = Added(batch[0] if batch else NONE)
+    piece = Piece(table(held), added, len(before), len(before + more), np.array(order, np.int64))
     return piece, [both[place] for place in order]
 
 
@@ -174,6 +176,6 @@ def test_pieces_one_after_the_other_have_their_rows_bytes_whatever_came_before(
 def test_the_bytes_of_one_piece_stay_as_they_are_when_its_room_is_used_for_the_next() -> None:
     first, second = ([(f"k{i}{name}", "v", "e", i) for i in range(5)] for name in "ab")
     places, room = np.arange(5), Room()
-    given_first = bytes_of(Piece(table(first), NONE, places), 0, 5, room)
-    bytes_of(Piece(table(second), NONE, places), 0, 5, room)
+    given_first = bytes_of(Piece(table(first), Added(NONE), order=places), 0, 5, room)
+    bytes_of(Piece(table(second), Added(NONE), order=places), 0, 5, room)
     assert bytes(given_first) == b"".join(encoded_rows(table(first)).to_pylist())
