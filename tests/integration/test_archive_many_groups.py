@@ -79,7 +79,7 @@ def test_a_folder_is_read_a_few_row_groups_at_a_time_and_s3_at_once(
 def test_damage_in_any_row_group_is_an_error_that_names_the_file_and_the_block(
     site: RootSite, file: ArchiveFile, number: int
 ) -> None:
-    at = _key_chunk(site, number)
+    at = _end_of_keys(site, number)
     _flip(site, at)
     reader = ArchiveReader(site.root)
     with pytest.raises(ArchiveDamaged, match=rf"{PATH}.* near byte {at - at % BLOCK}\b"):
@@ -91,7 +91,7 @@ def test_damage_in_any_row_group_is_an_error_that_names_the_file_and_the_block(
 def test_damage_between_what_is_wanted_is_nobodys_matter(
     site: RootSite, file: ArchiveFile, rows: pa.Table
 ) -> None:
-    _flip(site, _key_chunk(site, 7) + 2 * BLOCK)
+    _flip(site, _end_of_keys(site, 7) + 2 * BLOCK)
     reader = ArchiveReader(site.root)
     assert reader.read(file, columns=["key"]).equals(rows.select(["key"]))
     with pytest.raises(ArchiveDamaged):
@@ -124,11 +124,11 @@ def _reads_the_same(reader: ArchiveReader, file: ArchiveFile, rows: pa.Table) ->
     assert reader.read(file).equals(rows)
 
 
-def _key_chunk(site: RootSite, number: int) -> int:
-    """Where the keys of a row group begin, past their page's header."""
+def _end_of_keys(site: RootSite, number: int) -> int:
+    """Where the last byte of a row group's keys is."""
     metadata = pq.read_metadata(pa.BufferReader(site.root.read(PATH)))
     chunk = metadata.row_group(number).column(metadata.schema.names.index("key"))
-    return int(chunk.data_page_offset) + chunk.total_compressed_size - 1
+    return int(chunk.data_page_offset + chunk.total_compressed_size) - 1
 
 
 def _flip(site: RootSite, at: int) -> None:
