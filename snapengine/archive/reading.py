@@ -102,11 +102,12 @@ class ArchiveReader:
             raise ValueError(f"{self.name(file)} has the columns {footer.columns}, not {names}")
         indices = sorted(set(range(len(footer.groups)) if groups is None else groups))
         parts = None
-        if whole is None:
+        local = self.root.local(file.path) is not None
+        if whole is None and (file.size <= SMALL or not local):
             pieces = _pieces(file, footer, indices, names)
             if file.size <= SMALL and 2 * sum(p.end - p.start for p in pieces) >= file.size:
                 whole = self._fetch_whole(file)
-            elif self.root.local(file.path) is None:
+            elif not local:
                 parts = self._fetch(file, footer, pieces)
         with self._decoding(file):
             table = pa.concat_tables(self._decoded(file, footer, whole or parts, indices, names))
