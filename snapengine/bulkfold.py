@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.acero  # grouping needs it, and would import it in a thread, at the first fold
 import pyarrow.compute as pc
 
 from snapengine.fold import KeyFacts, as_version, fold, live_entries, merge, state

@@ -32,7 +32,7 @@ from snapengine.archive.planning import (
     starting_only,
 )
 from snapengine.archive.schemas import ROW_GROUP_ROWS
-from snapengine.archive.windows import Reader, Window, in_range
+from snapengine.archive.windows import DECODERS, Reader, Window, in_range
 from snapengine.errors import ArchiveFileMissing
 from snapengine.model import Epoch, LogEntry, SnapshotRef
 from snapengine.observation_codec import SCHEMA, decode_table
@@ -209,6 +209,7 @@ class Reading:
         self.archive = sources.archive(ref.bucket)
         self.plan: Plan = make_plan(self.archive, epoch, ref.at, keys, start=ref.start, base=base)
         self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="snapengine-read")
+        self._decoders = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="snapengine-decode")
         self._sources = sources
         self._bucket = ref.bucket
         self._prefix = ref.prefix
@@ -227,7 +228,8 @@ class Reading:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self.pool, self._decoders):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def reader(self) -> Reader:
         """The archive's files; nothing is opened where there are none."""
@@ -299,10 +301,10 @@ class Reading:
     # Files
 
     def window(self, parts: Sequence[Part], schema: pa.Schema) -> Window:
-        return Window(self.reader, parts, schema, self.pool)
+        return Window(self.reader, parts, schema, self.pool, self._decoders)
 
     def files_window(self, files: Sequence[ArchiveFile], schema: pa.Schema) -> Window:
-        return Window.of_files(self.reader, files, schema, self.pool)
+        return Window.of_files(self.reader, files, schema, self.pool, self._decoders)
 
     def observations(self, parts: Sequence[Part], schema: pa.Schema = SCHEMA) -> Observations:
         """The observations of parts and of the tail."""

@@ -162,9 +162,9 @@ class Resolution:
     def _start(self, keys: KeyRange, make: Callable[[_Folded], T]) -> Callable[[], Finish[T]]:
         if self._ref.versions == "all":
             return lambda: lambda: make(_Folded(self._all_versions(keys)))
-        delta_rows = self._delta.start(keys, self._only)
         begin = self._reading.plan.start
         if begin is None:
+            delta_rows = self._delta.start(keys, self._only)
 
             def all_read() -> Finish[T]:
                 delta = delta_rows()
@@ -172,7 +172,8 @@ class Resolution:
 
             return all_read
         windows = (self._base, self._changed, self._gone, self._side)
-        waits = [window.start(keys, self._only) for window in windows]
+        waits = [window.start(keys, self._only) for window in windows]  # the largest first
+        delta_rows = self._delta.start(keys, self._only)
 
         def read() -> Finish[T]:
             base, changed, gone, side = (wait() for wait in waits)

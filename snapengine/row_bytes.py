@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,23 +37,23 @@ class Added:
 
     def __init__(self, rows: pa.RecordBatch) -> None:
         self.rows = rows
-
-    @cached_property
-    def _whole(self) -> _Fixed | None:
-        parts = _parts(self.rows)
-        return None if _layout(parts) is None else _beside(parts, self.rows.num_rows)
+        self._whole: _Fixed | bool | None = None
+        """Side by side; False if they are not of one width, None if that is not known yet. Two threads may
+        find it at a time: they find the same."""
 
     def side_by_side(self, first: int, after: int) -> _Fixed | None:
         """Those from `first` up to `after`; None if they are not of one width."""
         if first == after:
             return np.empty(0)
-        if self._whole is not None:
+        if self._whole is None:
+            rows = _in_one_width(self.rows)
+            self._whole = False if rows is None else rows
+        if isinstance(self._whole, np.ndarray):
             return self._whole[first:after]
-        some = _parts(self.rows.slice(first, after - first))
-        return None if _layout(some) is None else _beside(some, after - first)
+        return _in_one_width(self.rows.slice(first, after - first))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Piece:
     """Some rows, some that were added, and of both, one after the other, the places of those that are
     meant."""
@@ -113,8 +112,9 @@ def bytes_of(piece: Piece, start: int, stop: int, room: Room) -> memoryview:
     added, order, count = piece.added, piece.order, piece.held.num_rows
     if added is None or order is None:
         return _values_of(encoded_rows(piece.held))
-    held, more = _parts(piece.held), added.side_by_side(piece.first, piece.after)
+    held = _parts(piece.held)
     dtype = _layout(held)
+    more = None if dtype is None else added.side_by_side(piece.first, piece.after)
     if dtype is None or more is None or (len(more) and more.dtype != dtype):
         both = [_side_by_side(held, count), encoded_rows(piece.more)]
         return _values_of(pa.concat_arrays(both).take(pa.array(order)))
@@ -212,6 +212,11 @@ def _side_by_side(parts: list[_Part], count: int) -> pa.BinaryArray:
         beside = []
     joined.append(_of_one_width(_beside(beside, count)))  # the size, at least
     return joined[0] if len(joined) == 1 else pc.binary_join_element_wise(*joined, b"")
+
+
+def _in_one_width(rows: pa.RecordBatch) -> _Fixed | None:
+    parts = _parts(rows)
+    return None if _layout(parts) is None else _beside(parts, rows.num_rows)
 
 
 def _beside(columns: list[_Part], count: int) -> _Fixed:

@@ -15,10 +15,10 @@ _KEPT = {"SNAPENGINE_TEST_DYNAMODB", "SNAPENGINE_TEST_SQS", "SNAPENGINE_TEST_S3"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_are_fewer() -> Iterator[None]:
-    """What is folded as tables, and what one by one, is the same: small histories go either way."""
+def _none_are_few() -> Iterator[None]:
+    """Small histories are folded as large ones are."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(bulkfold, "FEW", 5)
+        patched.setattr(bulkfold, "FEW", 0)
         yield
 
 

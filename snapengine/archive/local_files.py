@@ -1,4 +1,4 @@
-"""Whole files of the archive on the local disk, for programs that read Parquet themselves."""
+"""Files of the archive on the local disk: whole ones for programs that read Parquet themselves."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import secrets
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from snapengine.archive.manifest import ArchiveFile
-from snapengine.archive.pieces import REQUEST, Piece, pieces_of
+from snapengine.archive.pieces import REQUEST, Piece, chunks_of, pieces_of
 from snapengine.archive.roots import Root
 from snapengine.archive.writing import BLOCK, BLOCKS
 from snapengine.checksums import first_wrong
@@ -50,6 +51,20 @@ def fetch(root: Root, file: ArchiveFile, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def announce(path: Path, pieces: Sequence[Piece]) -> None:
+    """Have the system begin to read these bytes, where it can: a disk is then at work while others of them
+    are used. What is wrong with the file is told by whoever reads it."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            for start, end in pieces:
+                os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
+
+
 def check_readable(path: Path, name: str) -> None:
     """Raises `ArchiveFileMissing`, or `PermissionMissing` for a file that may not be read."""
     try:
@@ -80,7 +95,8 @@ def check_blocks(path: Path, file: ArchiveFile, name: str, columns: Sequence[str
         packed = base64.b64decode(metadata.metadata[BLOCKS])
         sums = struct.unpack(f"<{len(packed) // 4}I", packed)
         buffer = memoryview(bytearray(_CHECKED_AT_ONCE))
-        for piece in pieces_of(metadata, range(metadata.num_row_groups), columns, end, BLOCK, gap=0):
+        chunks = chunks_of(metadata, columns)
+        for piece in pieces_of(chunks, range(len(chunks)), columns, end, BLOCK, gap=0):
             if (block := _wrong_block(opened, piece, sums, buffer)) is not None:
                 raise ArchiveDamaged(_damaged(name, f"was altered near byte {block * BLOCK}"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -21,36 +21,45 @@ class Piece(NamedTuple):
     end: int
 
 
+Chunks: TypeAlias = Sequence[Sequence[tuple[str, Piece]]]
+"""Of each row group, by top-level column, where in the file its column chunks are."""
+
+
+def chunks_of(metadata: Any, columns: Iterable[str] | None = None) -> Chunks:
+    """Those that a footer names (with `columns`, of these alone)."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    named = [(i, path.partition(".")[0]) for i, path in enumerate(paths)]
+    if columns is not None:
+        wanted = set(columns)
+        named = [(i, name) for i, name in named if name in wanted]
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return [[(name, _range(group.column(i))) for i, name in named] for group in groups]
+
+
 def pieces_of(
-    metadata: Any, groups: Iterable[int], columns: Iterable[str], end: int, block: int, gap: int = GAP
+    chunks: Chunks, groups: Iterable[int], columns: Iterable[str], end: int, block: int, gap: int = GAP
 ) -> list[Piece]:
     """The pieces that hold the columns of these row groups, in order: whole blocks of `block` bytes, and no
     piece of two groups, so that another choice of groups finds them in a cache. `end`: of the last block;
     `gap`: as for `merged`."""
     wanted = set(columns)
-    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    places = [i for i, path in enumerate(paths) if path.partition(".")[0] in wanted]
     pieces: list[Piece] = []
     for index in sorted(set(groups)):
-        group = metadata.row_group(index)
-        ranges = [_range(group.column(i)) for i in places]
-        aligned = [Piece(a - a % block, min(b + -b % block, end)) for a, b in sorted(ranges)]
+        ranges = sorted(chunk for name, chunk in chunks[index] if name in wanted)
+        aligned = [Piece(a - a % block, min(b + -b % block, end)) for a, b in ranges]
         pieces += merged(aligned, gap, None)
     return pieces
 
 
-def data_end(metadata: Any) -> int:
+def data_end(chunks: Chunks) -> int:
     """Where the last column chunk ends."""
-    last = 4  # the magic at the start
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        last = max(last, *(_range(group.column(i))[1] for i in range(group.num_columns)))
-    return last
+    magic = 4  # bytes, at the start
+    return max((chunk.end for group in chunks for _, chunk in group), default=magic)
 
 
-def _range(chunk: Any) -> tuple[int, int]:
-    first = [at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at]
-    return min(first), min(first) + chunk.total_compressed_size
+def _range(chunk: Any) -> Piece:
+    first = min(at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at)
+    return Piece(first, first + chunk.total_compressed_size)
 
 
 def merged(pieces: Sequence[Piece], gap: int, limit: int | None) -> list[Piece]:

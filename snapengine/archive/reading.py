@@ -7,26 +7,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from snapengine.after_fork import lock_of
 from snapengine.archive.cache import Cache
-from snapengine.archive.local_files import fetch
+from snapengine.archive.local_files import announce, fetch
 from snapengine.archive.manifest import FORMAT_VERSION, ArchiveFile
-from snapengine.archive.pieces import GAP, REQUEST, Piece, data_end, merged, pieces_of, sparse_file
+from snapengine.archive.pieces import (
+    GAP,
+    REQUEST,
+    Chunks,
+    Piece,
+    chunks_of,
+    data_end,
+    merged,
+    pieces_of,
+    sparse_file,
+)
 from snapengine.archive.roots import Root
+from snapengine.archive.windows import DECODERS
 from snapengine.archive.writing import BLOCK, BLOCKS, FORMAT
 from snapengine.checksums import first_wrong
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing, SchemaTooNew
@@ -35,8 +44,6 @@ SMALL: Final = 16 * 1024 * 1024
 """Up to so many bytes a file is read at once when most of it is wanted."""
 TINY: Final = 4 * 1024 * 1024
 """Up to so many bytes it is read at once whichever columns are wanted."""
-_DECODERS: Final = max(1, min(4, (os.cpu_count() or 1) - 1))
-"""Threads: one processor is left to those who use what is read."""
 _TOGETHER: Final = 8
 """Row groups that are worth a thread. Of a file on this machine's disk so many are read at once."""
 _FOOTERS: Final = 64 * 1024 * 1024
@@ -58,6 +65,7 @@ class _Footer:
     blocks: tuple[int, ...]
     """CRC-32s."""
     groups: tuple[Group, ...]
+    chunks: Chunks
     columns: tuple[str, ...]
     schema: pa.Schema
     size: int
@@ -76,7 +84,7 @@ class ArchiveReader:
         self.bytes_read = 0
         self._cache = cache
         self._workers = workers
-        self._lock = lock_of(self, "_decoders")
+        self._lock = Lock()
         self._footers: OrderedDict[str, _Footer] = OrderedDict()
 
     def groups(self, file: ArchiveFile) -> Sequence[Group]:
@@ -88,12 +96,20 @@ class ArchiveReader:
         return self._footer(file).schema
 
     def read(
-        self, file: ArchiveFile, *, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
+        self,
+        file: ArchiveFile,
+        *,
+        groups: Sequence[int] | None = None,
+        columns: Sequence[str] | None = None,
+        decoders: ThreadPoolExecutor | None = None,
     ) -> pa.Table:
         """The rows of these row groups (None: all), in the file's order, with these columns, in this order.
+        Many are decoded by `decoders`, if somebody keeps some: the memory that a thread has given back it
+        gets again at no cost.
 
         Requests: one for a small file of which most is wanted. Otherwise one for the footer, if it is not
-        known, and then concurrently those for the column chunks, near ones together.
+        known, and then those for the column chunks, near ones together: concurrently of an object store, a
+        few row groups at a time of a folder.
         """
         whole = self._whole(file, groups, columns)
         footer = self._footer_of(file, whole[-file.footer_size :]) if whole else self._footer(file)
@@ -102,15 +118,15 @@ class ArchiveReader:
             raise ValueError(f"{self.name(file)} has the columns {footer.columns}, not {names}")
         indices = sorted(set(range(len(footer.groups)) if groups is None else groups))
         parts = None
-        local = self.root.local(file.path) is not None
-        if whole is None and (file.size <= SMALL or not local):
+        if whole is None:
             pieces = _pieces(file, footer, indices, names)
             if file.size <= SMALL and 2 * sum(p.end - p.start for p in pieces) >= file.size:
                 whole = self._fetch_whole(file)
-            elif not local:
+            elif (own := self.root.local(file.path)) is None:
                 parts = self._fetch(file, footer, pieces)
-        with self._decoding(file):
-            table = pa.concat_tables(self._decoded(file, footer, whole or parts, indices, names))
+            elif len(indices) > _TOGETHER:
+                announce(own, merged(pieces, GAP, None))
+        table = pa.concat_tables(self._decoded(file, footer, whole or parts, indices, names, decoders))
         rows = sum(footer.groups[index].rows for index in indices)
         if table.num_rows != rows:
             raise self._damaged(file, f"has {table.num_rows} rows where its footer says {rows}")
@@ -175,10 +191,10 @@ class ArchiveReader:
             packed = base64.b64decode(kept.get(BLOCKS, b""), validate=True)
             blocks = struct.unpack(f"<{len(packed) // 4}I", packed)
             schema = metadata.schema.to_arrow_schema()
-            groups = tuple(_groups(metadata))
-            found = _Footer(metadata, blocks, groups, tuple(schema.names), schema, file.footer_size)
+            groups, chunks = tuple(_groups(metadata)), chunks_of(metadata)
+            found = _Footer(metadata, blocks, groups, chunks, tuple(schema.names), schema, file.footer_size)
         end = file.size - file.footer_size
-        if not version.isdigit() or len(blocks) != -(-end // BLOCK) or data_end(metadata) > end:
+        if not version.isdigit() or len(blocks) != -(-end // BLOCK) or data_end(chunks) > end:
             raise self._damaged(file, "is not as snapengine writes them")
         with self._lock:
             self._footers[file.sha256] = found
@@ -257,11 +273,6 @@ class ArchiveReader:
 
     # Rows
 
-    @cached_property
-    def _decoders(self) -> ThreadPoolExecutor:
-        """They are kept: the memory that a thread has given back it gets again at no cost."""
-        return ThreadPoolExecutor(_DECODERS, thread_name_prefix="snapengine-decode")
-
     def _decoded(
         self,
         file: ArchiveFile,
@@ -269,6 +280,7 @@ class ArchiveReader:
         data: bytes | Sequence[tuple[int, bytes | memoryview]] | None,
         groups: Sequence[int],
         names: Sequence[str],
+        decoders: ThreadPoolExecutor | None,
     ) -> list[pa.Table]:
         """The row groups, one by one: what is decoded then stays in the processor's cache. So do the bytes of
         a file on this machine's disk (`data` is None), as they are read a few groups at a time. Where they
@@ -276,9 +288,11 @@ class ArchiveReader:
 
         def read(some: Sequence[int], *, threads: bool = False) -> list[pa.Table]:
             found = data or self._fetch(file, footer, _pieces(file, footer, some, names))
-            source = pa.BufferReader(found) if isinstance(found, bytes) else sparse_file(file.size, found)
-            parquet = pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=False)
-            return [parquet.read_row_group(group, columns=list(names), use_threads=threads) for group in some]
+            with self._decoding(file):
+                source = pa.BufferReader(found) if isinstance(found, bytes) else sparse_file(file.size, found)
+                parquet = pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=False)
+                columns = list(names)
+                return [parquet.read_row_group(n, columns=columns, use_threads=threads) for n in some]
 
         def read_share(some: Sequence[int]) -> list[pa.Table]:
             return [table for few in _in_parts(some, _TOGETHER) for table in read(few)]
@@ -287,8 +301,11 @@ class ArchiveReader:
             return [footer.schema.empty_table()]
         if len(groups) < _TOGETHER:
             return read(groups, threads=True)
-        shares = _in_parts(groups, -(-len(groups) // _DECODERS))
-        return [table for found in self._decoders.map(read_share, shares) for table in found]
+        if decoders is None and DECODERS == 1:
+            return read_share(groups)
+        shares = list(_in_parts(groups, -(-len(groups) // DECODERS)))
+        with nullcontext(decoders) if decoders else ThreadPoolExecutor(len(shares)) as pool:
+            return [table for found in pool.map(read_share, shares) for table in found]
 
     # Errors
 
@@ -314,7 +331,7 @@ def _in_parts(groups: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _pieces(file: ArchiveFile, footer: _Footer, groups: Sequence[int], names: Sequence[str]) -> list[Piece]:
-    return pieces_of(footer.metadata, groups, names, file.size - file.footer_size, BLOCK)
+    return pieces_of(footer.chunks, groups, names, file.size - file.footer_size, BLOCK)
 
 
 def _groups(metadata: Any) -> Iterator[Group]:

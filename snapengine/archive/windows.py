@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 from snapengine.archive.manifest import ArchiveFile
 from snapengine.archive.planning import Bounds, KeyRange, Part, groups_in, groups_of
 
+DECODERS = max(1, min(4, (os.cpu_count() or 1) - 1))
+"""Threads: one processor is left to those who use what is read."""
 GROUPS_AT_ONCE = 16
 """Row groups of a file that are in memory when single keys are wanted of it."""
 
@@ -39,7 +41,12 @@ class Reader(Protocol):
         ...
 
     def read(
-        self, file: ArchiveFile, *, groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
+        self,
+        file: ArchiveFile,
+        *,
+        groups: Sequence[int] | None = None,
+        columns: Sequence[str] | None = None,
+        decoders: ThreadPoolExecutor | None = None,
     ) -> pa.Table: ...
 
 
@@ -47,12 +54,18 @@ class Window:
     """Files of equal columns, read in ascending key ranges. It holds a row group a file beyond the range."""
 
     def __init__(
-        self, reader: Callable[[], Reader], parts: Iterable[Part], schema: pa.Schema, pool: ThreadPoolExecutor
+        self,
+        reader: Callable[[], Reader],
+        parts: Iterable[Part],
+        schema: pa.Schema,
+        pool: ThreadPoolExecutor,
+        decoders: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Rows come by `schema`; where a part is not whole, only those of its epochs."""
+        """Rows come by `schema`; where a part is not whole, only those of its epochs. `decoders`: as
+        `ArchiveReader.read` takes them."""
         self._schema = schema
         self._pool = pool
-        self._files = [_Open(reader, file, part, schema) for part in parts for file in part.files]
+        self._files = [_Open(reader, file, part, schema, decoders) for part in parts for file in part.files]
 
     @classmethod
     def of_files(
@@ -61,9 +74,10 @@ class Window:
         files: Iterable[ArchiveFile],
         schema: pa.Schema,
         pool: ThreadPoolExecutor,
+        decoders: ThreadPoolExecutor | None = None,
     ) -> Window:
         """Files that are needed as they are."""
-        return cls(reader, [Part(0, 0, True, tuple(files))], schema, pool)
+        return cls(reader, [Part(0, 0, True, tuple(files))], schema, pool, decoders)
 
     def start(self, keys: KeyRange, only: Sequence[str] | None = None) -> Callable[[], pa.Table]:
         """Begin to read a range's rows, each file's in its own order; what is returned waits for them.
@@ -87,23 +101,28 @@ class _Open:
     """One file, with the row groups of it that are kept."""
 
     def __init__(
-        self, reader: Callable[[], Reader], file: ArchiveFile, part: Part, schema: pa.Schema
+        self,
+        reader: Callable[[], Reader],
+        file: ArchiveFile,
+        part: Part,
+        schema: pa.Schema,
+        decoders: ThreadPoolExecutor | None,
     ) -> None:
         self.file = file
         self._reader = reader
+        self._decoders = decoders
         self._part = part
         self._schema = schema
         self._columns = [*schema.names, *(() if part.whole else ("epoch",))]
+        self._groups: list[Bounds] | None = None
         self._kept: dict[int, pa.Table] = {}
-
-    @cached_property
-    def _groups(self) -> list[Bounds]:
-        return [Bounds(*group) for group in self._reader().groups(self.file)]
 
     def rows(self, keys: KeyRange, only: Sequence[str] | None) -> pa.Table:
         file = self.file
         if only is None and not self._kept and keys.includes(file.min_key, file.max_key):
-            return self._as_wanted(self._reader().read(file, columns=self._columns))
+            return self._as_wanted(self._read(None))
+        if self._groups is None:
+            self._groups = [Bounds(*group) for group in self._reader().groups(file)]
         groups = self._groups
         numbers = groups_in(groups, keys)
         if only is None:
@@ -130,7 +149,7 @@ class _Open:
     def _fetch(self, groups: Sequence[Bounds], numbers: Sequence[int]) -> None:
         if not numbers:
             return
-        table = self._reader().read(self.file, groups=numbers, columns=self._columns)
+        table = self._read(numbers)
         if self._part.whole:
             table = self._as_wanted(table)
         begin = 0
@@ -138,6 +157,9 @@ class _Open:
             rows = table.slice(begin, groups[number].rows)
             self._kept[number] = rows if self._part.whole else self._as_wanted(rows)
             begin += groups[number].rows
+
+    def _read(self, groups: Sequence[int] | None) -> pa.Table:
+        return self._reader().read(self.file, groups=groups, columns=self._columns, decoders=self._decoders)
 
     def _as_wanted(self, table: pa.Table) -> pa.Table:
         if not self._part.whole:

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from snapengine.archive import reading, writing
+from snapengine.archive.local_files import announce
 from snapengine.archive.manifest import ArchiveFile
+from snapengine.archive.pieces import Piece
 from snapengine.archive.reading import ArchiveReader
 from snapengine.archive.writing import BLOCK
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing
@@ -40,13 +42,13 @@ def site(request: pytest.FixtureRequest, tmp_path: Path, s3: Any) -> RootSite:
     return root_site(request.param, tmp_path, s3)
 
 
-@pytest.fixture(autouse=True)
-def _many(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[2, 1], ids=["two decoders", "one"])
+def _many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few hundred kilobytes are read as many megabytes are, whatever machine this is."""
     monkeypatch.setattr(writing, "ROW_GROUP_ROWS", GROUP_ROWS)
     monkeypatch.setattr(reading, "SMALL", 0)
     monkeypatch.setattr(reading, "TINY", 0)
-    monkeypatch.setattr(reading, "_DECODERS", 2)
+    monkeypatch.setattr(reading, "DECODERS", request.param)
     monkeypatch.setattr(reading, "_TOGETHER", 3)
 
 
@@ -71,8 +73,7 @@ def test_a_folder_is_read_a_few_row_groups_at_a_time_and_s3_at_once(
 ) -> None:
     reader = ArchiveReader(site.root)
     reader.read(file, groups=range(GROUPS), columns=["key", "size"])
-    shares_of_three = 4 + 4  # 12 row groups, and 11
-    assert reader.requests == 1 + (shares_of_three if site.folder else 1)
+    assert reader.requests == 1 + (8 if site.folder else 1)  # of 23 three at a time, or of 12 and of 11
 
 
 @pytest.mark.parametrize("number", [0, 2, 11, 12, 22])
@@ -104,6 +105,33 @@ def test_a_file_that_is_gone_meanwhile_is_missing_and_not_damaged(site: RootSite
     site.root.delete(PATH)
     with pytest.raises(ArchiveFileMissing, match=PATH):
         reader.read(file)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no such advice")
+def test_a_disk_is_told_beforehand_what_will_be_read(
+    tmp_path: Path, rows: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda _file, start, length, _advice: told.append((start, start + length))
+    )
+    site = root_site("file", tmp_path, None)
+    file = put_rows(site.root, PATH, rows)
+    reader = ArchiveReader(site.root)
+    assert reader.read(file, groups=range(9), columns=["key"]).equals(
+        rows.slice(0, 9 * GROUP_ROWS).select(["key"])
+    )
+    ((start, end),) = told
+    metadata = pq.read_metadata(pa.BufferReader(site.root.read(PATH)))
+    last = metadata.row_group(8).column(metadata.schema.names.index("key"))
+    assert start == 0
+    assert end - BLOCK < last.data_page_offset + last.total_compressed_size <= end
+    reader.read(file, groups=[3, 4], columns=["key"])
+    assert len(told) == 1, "what is read at once needs no telling"
+
+
+def test_what_cannot_be_told_to_a_disk_is_no_error(tmp_path: Path) -> None:
+    announce(tmp_path / "missing", [Piece(0, 5)])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapengine import bulkfold as bulkfold_module
 from snapengine.bulkfold import bulkfold, bulkfold_all, versions_of
 from snapengine.errors import LogDamaged, SchemaTooNew
 from snapengine.fold import fold, merge
 from snapengine.model import CREATED, MARKER_CREATED, VERSION_DELETED, Kind, ObjectVersion, Observation
 from snapengine.observation_codec import SCHEMA, decode, decode_table, encode
 from snapengine.testing.strategies import adversarial_observations
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, 4, 128])
+def _few(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether they are folded as tables or one by one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bulkfold_module, "FEW", request.param)
+        yield
+
 
 histories = st.lists(adversarial_observations(), max_size=6)
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapengine import digest as digest_module
 from snapengine.digest import BLOCK_ROWS, Row, digest, digest_batches, digest_pieces
 from snapengine.errors import BadData
 from snapengine.row_bytes import COLUMNS, Added, Piece, Room, bytes_of, encoded_rows
@@ -44,6 +45,14 @@ def many(count: int) -> pa.Table:
 
 def rows_of(given: pa.Table) -> Iterator[Row]:
     return zip(*(given[name].to_pylist() for name in COLUMNS), strict=True)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[1, 3])
+def _workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether it is hashed here or by other threads."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(digest_module, "_WORKERS", request.param)
+        yield
 
 
 def test_the_digest_is_the_contracts_and_stays_it() -> None:
