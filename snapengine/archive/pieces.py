@@ -88,7 +88,7 @@ class _SparseFile:
     def __init__(self, size: int, parts: Sequence[tuple[int, bytes | memoryview]]) -> None:
         self._size = size
         self._starts = [start for start, _ in parts]
-        self._parts = [memoryview(data) for _, data in parts]
+        self._parts = [pa.py_buffer(data) for _, data in parts]
         self._at = 0
 
     def size(self) -> int:
@@ -108,19 +108,19 @@ class _SparseFile:
         """Without a copy where the bytes are of one part."""
         start = self._at
         end = self._size if length < 0 else min(start + length, self._size)
-        found: list[memoryview] = []
+        found: list[pa.Buffer] = []
         while self._at < end:
             found.append(self._part(start, end))
             self._at += len(found[-1])
-        return pa.py_buffer(found[0] if len(found) == 1 else b"".join(found))
+        return found[0] if len(found) == 1 else pa.py_buffer(b"".join(found))
 
-    def _part(self, start: int, end: int) -> memoryview:
+    def _part(self, start: int, end: int) -> pa.Buffer:
         index = bisect_right(self._starts, self._at) - 1
         if index >= 0:
             offset = self._at - self._starts[index]
-            part = self._parts[index][offset : offset + end - self._at]
-            if len(part):
-                return part
+            part = self._parts[index]
+            if offset < len(part):
+                return part.slice(offset, min(end - self._at, len(part) - offset))
         raise ValueError(f"bytes {start} to {end} were not read beforehand")
 
     def readable(self) -> bool:
