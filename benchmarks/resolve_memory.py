@@ -70,7 +70,7 @@ print(json.dumps(dict(seconds=seconds, rows=rows, before=before, peak=peak(), di
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objects", type=positive, default=10_000_000, help="live ones, a multiple of 1,000")
-    parser.add_argument("--repetitions", type=positive, default=3, help="of each side")
+    parser.add_argument("--repetitions", type=positive, default=7, help="of each side")
     parser.add_argument("--seed", type=int, default=1, help="of what is done to the bucket")
     parser.add_argument("--folder", type=Path, help="for the bucket (default: in the user's cache folder)")
 
