@@ -322,7 +322,7 @@ class Reading:
         else to do."""
         fine = self.cut([*self.plan.files, *self.listed()], max(1, ROWS_AT_ONCE // 4))
         found: list[KeyRange] = []
-        start, count = 0, 1
+        start, count = 0, 2
         while start < len(fine):
             count = max(1, min(count, 4, (len(fine) - start) // 2))
             found.append(KeyRange(fine[start].first, fine[start + count - 1].after))

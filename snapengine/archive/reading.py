@@ -283,8 +283,8 @@ class ArchiveReader:
         decoders: ThreadPoolExecutor | None,
     ) -> list[pa.Table]:
         """The row groups, one by one: what is decoded then stays in the processor's cache. So do the bytes of
-        a file on this machine's disk (`data` is None), as they are read a few groups at a time. Where they
-        are many, some threads take a share of them each."""
+        a file on this machine's disk (`data` is None), as they are read a few groups at a time. Of a few
+        the columns are decoded in parallel; where they are many, some threads take a share of them each."""
 
         def read(some: Sequence[int], *, threads: bool = False) -> list[pa.Table]:
             found = data or self._fetch(file, footer, _pieces(file, footer, some, names))
@@ -299,7 +299,7 @@ class ArchiveReader:
 
         if not groups:
             return [footer.schema.empty_table()]
-        if len(groups) < _TOGETHER:
+        if len(groups) <= _TOGETHER:
             return read(groups, threads=True)
         if decoders is None and DECODERS == 1:
             return read_share(groups)
