@@ -156,10 +156,11 @@ def put_together(base: pa.Table, replaced: pa.Array, rows: pa.Table) -> pa.Table
     rows = rows.select(base.column_names)
     merged = [rows.slice(0, 0)]
     for piece in pieces_together(base, replaced, rows):
-        if piece.order is None:
+        if piece.added is None or piece.order is None:
             merged.append(pa.Table.from_batches([piece.held]))
         else:
-            both = pa.Table.from_batches([piece.held, piece.more]).combine_chunks()
+            more = piece.added.within(piece.first, piece.after)
+            both = pa.Table.from_batches([piece.held, more]).combine_chunks()
             merged.append(both.take(pa.array(piece.order)))
     return pa.concat_tables(merged)
 

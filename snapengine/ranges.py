@@ -318,8 +318,8 @@ class Reading:
         return self.cut([*self.plan.files, *self.listed()], ROWS_AT_ONCE)
 
     def ramped_ranges(self) -> list[KeyRange]:
-        """The same, but the first and the last are smaller: while these are read, or used, there is nothing
-        else to do."""
+        """As `ranges`, but the first and the last are smaller: while these are read, or used, there is
+        nothing else to do. The first has so few row groups that all processors decode them."""
         fine = self.cut([*self.plan.files, *self.listed()], max(1, ROWS_AT_ONCE // 4))
         found: list[KeyRange] = []
         start, count = 0, 2

@@ -37,20 +37,23 @@ class Added:
 
     def __init__(self, rows: pa.RecordBatch) -> None:
         self.rows = rows
-        self._whole: _Fixed | bool | None = None
-        """Side by side; False if they are not of one width, None if that is not known yet. Two threads may
-        find it at a time: they find the same."""
+        self._whole: _Fixed | None = None
+        self._known = False
+        """Whether it has been found how they are side by side. Two threads may do so at a time: they find the
+        same."""
+
+    def within(self, first: int, after: int) -> pa.RecordBatch:
+        """Those from `first` up to `after`."""
+        return self.rows.slice(first, after - first)
 
     def side_by_side(self, first: int, after: int) -> _Fixed | None:
-        """Those from `first` up to `after`; None if they are not of one width."""
-        if first == after:
-            return np.empty(0)
-        if self._whole is None:
-            rows = _in_one_width(self.rows)
-            self._whole = False if rows is None else rows
-        if isinstance(self._whole, np.ndarray):
+        """The bytes of those from `first` up to `after`, some; None if they are not of one width."""
+        if not self._known:
+            self._whole = _in_one_width(self.rows)
+            self._known = True
+        if self._whole is not None:
             return self._whole[first:after]
-        return _in_one_width(self.rows.slice(first, after - first))
+        return _in_one_width(self.within(first, after))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +71,6 @@ class Piece:
 
     def __len__(self) -> int:
         return self.held.num_rows if self.order is None else len(self.order)
-
-    @property
-    def more(self) -> pa.RecordBatch:
-        """The added ones that belong here."""
-        rows = self.held.slice(0, 0) if self.added is None else self.added.rows
-        return rows.slice(self.first, self.after - self.first)
 
     def part(self, start: int, stop: int) -> Piece:
         """The rows from `start` up to `stop`, without what they have no need of."""
@@ -114,14 +111,16 @@ def bytes_of(piece: Piece, start: int, stop: int, room: Room) -> memoryview:
         return _values_of(encoded_rows(piece.held))
     held = _parts(piece.held)
     dtype = _layout(held)
-    more = None if dtype is None else added.side_by_side(piece.first, piece.after)
-    if dtype is None or more is None or (len(more) and more.dtype != dtype):
-        both = [_side_by_side(held, count), encoded_rows(piece.more)]
+    more = None
+    if dtype is not None:
+        none = piece.first == piece.after
+        more = np.empty(0, dtype) if none else added.side_by_side(piece.first, piece.after)
+    if dtype is None or more is None or more.dtype != dtype:
+        both = [_side_by_side(held, count), encoded_rows(added.within(piece.first, piece.after))]
         return _values_of(pa.concat_arrays(both).take(pa.array(order)))
     rows = room.rows(held, dtype, count + len(more))
     _fill(rows[:count], held, 1)
-    if len(more):
-        rows[count:] = more
+    rows[count:] = more
     return rows.view(f"V{dtype.itemsize}").take(order).view(np.uint8).data
 
 

@@ -45,9 +45,10 @@ SMALL: Final = 16 * 1024 * 1024
 TINY: Final = 4 * 1024 * 1024
 """Up to so many bytes it is read at once whichever columns are wanted."""
 _TOGETHER: Final = 8
-"""Row groups that are worth a thread. Of a file on this machine's disk so many are read at once."""
+"""No more row groups than these are decoded by one thread, or their columns in parallel; and so many of a
+folder's file are read at once."""
 _FOOTERS: Final = 64 * 1024 * 1024
-"""Bytes of footers that are kept in memory."""
+"""Bytes of footers that are kept in memory, where they take some three times as much."""
 
 
 class Group(NamedTuple):
@@ -124,7 +125,7 @@ class ArchiveReader:
                 whole = self._fetch_whole(file)
             elif (own := self.root.local(file.path)) is None:
                 parts = self._fetch(file, footer, pieces)
-            elif len(indices) > _TOGETHER:
+            elif len(indices) > _TOGETHER and self._cache is None:
                 announce(own, merged(pieces, GAP, None))
         table = pa.concat_tables(self._decoded(file, footer, whole or parts, indices, names, decoders))
         rows = sum(footer.groups[index].rows for index in indices)
@@ -282,8 +283,8 @@ class ArchiveReader:
         names: Sequence[str],
         decoders: ThreadPoolExecutor | None,
     ) -> list[pa.Table]:
-        """The row groups, one by one: what is decoded then stays in the processor's cache. So do the bytes of
-        a file on this machine's disk (`data` is None), as they are read a few groups at a time. Of a few
+        """The row groups, one by one: what is decoded then stays in the processor's cache. A folder's file is
+        read here (`data` is None), a few groups at a time: its bytes are then still in that cache. Of a few
         the columns are decoded in parallel; where they are many, some threads take a share of them each."""
 
         def read(some: Sequence[int], *, threads: bool = False) -> list[pa.Table]:
@@ -304,7 +305,7 @@ class ArchiveReader:
         if decoders is None and DECODERS == 1:
             return read_share(groups)
         shares = list(_in_parts(groups, -(-len(groups) // DECODERS)))
-        with nullcontext(decoders) if decoders else ThreadPoolExecutor(len(shares)) as pool:
+        with ThreadPoolExecutor(len(shares)) if decoders is None else nullcontext(decoders) as pool:
             return [table for found in pool.map(read_share, shares) for table in found]
 
     # Errors

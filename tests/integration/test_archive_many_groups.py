@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ def _many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(reading, "_TOGETHER", 3)
 
 
+@pytest.fixture(params=[False, True], ids=["own threads", "kept threads"])
+def kept(request: pytest.FixtureRequest) -> Iterator[ThreadPoolExecutor | None]:
+    """Threads that decode, as a view keeps them."""
+    if not request.param:
+        yield None
+        return
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
 @pytest.fixture
 def file(site: RootSite, rows: pa.Table) -> ArchiveFile:
     return put_rows(site.root, PATH, rows)
@@ -60,12 +71,18 @@ def file(site: RootSite, rows: pa.Table) -> ArchiveFile:
 @pytest.mark.parametrize("columns", [None, ["key"], ["size", "key"]])
 @pytest.mark.parametrize("groups", [range(GROUPS), range(0, GROUPS, 2), range(5, 12), [3], [1, 21, 22], []])
 def test_the_rows_are_those_of_the_row_groups_in_their_order(
-    site: RootSite, file: ArchiveFile, rows: pa.Table, groups: Sequence[int], columns: list[str] | None
+    site: RootSite,
+    file: ArchiveFile,
+    rows: pa.Table,
+    groups: Sequence[int],
+    columns: list[str] | None,
+    kept: ThreadPoolExecutor | None,
 ) -> None:
     expected = pa.concat_tables(
         [rows.slice(0, 0), *(rows.slice(n * GROUP_ROWS, GROUP_ROWS) for n in groups)]
     ).select(columns or rows.column_names)
-    assert ArchiveReader(site.root).read(file, groups=groups, columns=columns).equals(expected)
+    found = ArchiveReader(site.root).read(file, groups=groups, columns=columns, decoders=kept)
+    assert found.equals(expected)
 
 
 def test_a_folder_is_read_a_few_row_groups_at_a_time_and_s3_at_once(
@@ -78,15 +95,16 @@ def test_a_folder_is_read_a_few_row_groups_at_a_time_and_s3_at_once(
 
 @pytest.mark.parametrize("number", [0, 2, 11, 12, 22])
 def test_damage_in_any_row_group_is_an_error_that_names_the_file_and_the_block(
-    site: RootSite, file: ArchiveFile, number: int
+    site: RootSite, file: ArchiveFile, number: int, kept: ThreadPoolExecutor | None
 ) -> None:
     at = _end_of_keys(site, number)
     _flip(site, at)
     reader = ArchiveReader(site.root)
     with pytest.raises(ArchiveDamaged, match=rf"{PATH}.* near byte {at - at % BLOCK}\b"):
-        reader.read(file, columns=["key"])
+        reader.read(file, columns=["key"], decoders=kept)
     others = [n for n in range(GROUPS) if abs(n - number) > 1]
-    assert reader.read(file, groups=others, columns=["key"]).num_rows > 0
+    rest = reader.read(file, groups=others, columns=["key"], decoders=kept)
+    assert rest.num_rows >= (len(others) - 1) * GROUP_ROWS
 
 
 def test_damage_between_what_is_wanted_is_nobodys_matter(
@@ -135,6 +153,7 @@ def test_what_cannot_be_told_to_a_disk_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_reads_with_threads_of_its_own(tmp_path: Path, rows: pa.Table) -> None:
     site = root_site("file", tmp_path, None)
     file = put_rows(site.root, PATH, rows)

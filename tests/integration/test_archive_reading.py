@@ -237,6 +237,13 @@ def test_bytes_that_were_not_fetched_are_an_error_never_zeros() -> None:
     assert file.size() == 100
     file.seek(12)
     assert file.read(13) == b"23456789abcde"
+    file.seek(16)
+    assert file.read_buffer(3).to_pybytes() == b"678"
+    for at in (16, 25, 60, 100):
+        file.seek(at)
+        assert file.read(0) == b""
+    file.seek(100)
+    assert file.read(5) == b"", "there is no more"
     for start, length in ((0, 1), (9, 2), (24, 2), (39, 2), (40, 2), (99, 1)):
         file.seek(start)
         with pytest.raises(ValueError, match="not read beforehand"):
