@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from snapengine.archive import reading, writing
-from snapengine.archive.local_files import announce
 from snapengine.archive.manifest import ArchiveFile
-from snapengine.archive.pieces import Piece
 from snapengine.archive.reading import ArchiveReader
 from snapengine.archive.writing import BLOCK
 from snapengine.errors import ArchiveDamaged, ArchiveFileMissing
@@ -148,8 +147,17 @@ def test_a_disk_is_told_beforehand_what_will_be_read(
     assert len(told) == 1, "what is read at once needs no telling"
 
 
-def test_what_cannot_be_told_to_a_disk_is_no_error(tmp_path: Path) -> None:
-    announce(tmp_path / "missing", [Piece(0, 5)])
+def test_a_disk_that_takes_no_advice_is_read_all_the_same(
+    tmp_path: Path, rows: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ESPIPE, "no advice")
+
+    monkeypatch.setattr(os, "posix_fadvise", refused, raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    site = root_site("file", tmp_path, None)
+    reader = ArchiveReader(site.root)
+    assert reader.read(put_rows(site.root, PATH, rows)).equals(rows)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
