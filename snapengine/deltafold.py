@@ -201,9 +201,16 @@ def _order(held: pa.Array, changed: pa.Array, new: Places) -> Places:
     inside = places[places < count]
     same = pc.equal(held.take(pa.array(inside)), changed.slice(0, len(inside)))
     gone = inside[same.to_numpy(zero_copy_only=False)]
-    into = places[new]
-    stays = np.delete(np.arange(count), gone)
-    return np.insert(stays, into - np.searchsorted(gone, into), count + np.arange(len(new)))
+    into, added = places[new], np.arange(len(new))
+    stays = np.ones(count, np.bool_)
+    stays[gone] = False
+    order = np.empty(count - len(gone) + len(new), np.int64)
+    held_there = np.ones(len(order), np.bool_)
+    places = into - np.searchsorted(gone, into) + added
+    held_there[places] = False
+    order[held_there] = np.flatnonzero(stays)
+    order[places] = count + added
+    return order
 
 
 def _search(keys: pa.Array, wanted: pa.Array, side: Literal["left", "right"] = "left") -> Places:
